@@ -37,7 +37,9 @@ def pack(logits: NDArray[Any], n_bits: int | None = None) -> NDArray[np.uint8]:
     _require_width(width, "logits")
     if not np.isfinite(values).all():
         n_wrong = int(np.count_nonzero(~np.isfinite(values)))
-        raise CodeSpaceError(f"logits: expected finite numbers, found {n_wrong} of {values.size} NaN or infinite")
+        raise CodeSpaceError(
+            f"logits: expected finite numbers, found {n_wrong} of {values.size} NaN or infinite"
+        )
     return np.packbits(values >= 0, axis=-1, bitorder="little")
 
 
@@ -71,7 +73,7 @@ def _popcount_swar(words: NDArray[np.uint64], out: NDArray[np.uint8] | None = No
     low = np.uint64(0x3333333333333333)
     nibbles = (pairs & low) + ((pairs >> np.uint64(2)) & low)
     octets = (nibbles + (nibbles >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    counts = (octets * np.uint64(0x0101010101010101)) >> np.uint64(56)  # wraps on purpose
+    counts: NDArray[np.uint64] = (octets * np.uint64(0x0101010101010101)) >> np.uint64(56)  # wraps on purpose
     if out is None:
         return counts.astype(np.uint8)
     np.copyto(out, counts, casting="unsafe")

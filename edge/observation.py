@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, TypeVar, cast, get_args
 
+from edge import require
 from edge.errors import ObservationError
 
 FORMAT_VERSION = 1
@@ -39,12 +40,11 @@ class Instant:
     clock_state: ClockState
 
     def __post_init__(self) -> None:
-        _require_text("boot_id", self.boot_id, may_be_empty=True)
-        _require_int("boottime_ns", self.boottime_ns, 0, MAX_INT)
+        require.text(ObservationError, "boot_id", self.boot_id, may_be_empty=True)
+        require.integer(ObservationError, "boottime_ns", self.boottime_ns, 0, MAX_INT)
         if self.wall_ns is not None:
-            _require_int("wall_ns", self.wall_ns, 0, _MAX_WALL_NS)
-        if self.clock_state not in CLOCK_STATES:
-            raise _wrong("clock_state", f"one of {', '.join(CLOCK_STATES)}", self.clock_state)
+            require.integer(ObservationError, "wall_ns", self.wall_ns, 0, _MAX_WALL_NS)
+        require.one_of(ObservationError, "clock_state", self.clock_state, CLOCK_STATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,13 @@ class Observation:
     def __post_init__(self) -> None:
         _require_identity(self.device_id, self.epoch, self.seq)
         if not isinstance(self.code, bytes) or len(self.code) not in (8, 16, 24, 32):
-            raise _wrong("code", "8, 16, 24 or 32 bytes", self.code)
-        _require_text("code_space", self.code_space)
-        _require_text("source", self.source)
-        _require_int("first_sample", self.first_sample, 0, MAX_INT)
-        _require_int("sample_rate_hz", self.sample_rate_hz, 1, MAX_INT)
-        _require_int("n_samples", self.n_samples, 1, MAX_INT)
-        if not isinstance(self.instant, Instant):
-            raise _wrong("instant", "an Instant", self.instant)
+            raise require.wrong(ObservationError, "code", "8, 16, 24 or 32 bytes", self.code)
+        require.text(ObservationError, "code_space", self.code_space)
+        require.text(ObservationError, "source", self.source)
+        require.integer(ObservationError, "first_sample", self.first_sample, 0, MAX_INT)
+        require.integer(ObservationError, "sample_rate_hz", self.sample_rate_hz, 1, MAX_INT)
+        require.integer(ObservationError, "n_samples", self.n_samples, 1, MAX_INT)
+        require.instance(ObservationError, "instant", self.instant, (Instant,))
 
     @property
     def offset_s(self) -> float:
@@ -119,14 +118,14 @@ class Detection:
 
     def __post_init__(self) -> None:
         _require_identity(self.device_id, self.epoch, self.seq)
-        _require_text("query", self.query)
-        _require_text("text", self.text)
-        _require_int("distance", self.distance, 0, 256)
-        _require_number("probability", self.probability, 0.0, 1.0)
+        require.text(ObservationError, "query", self.query)
+        require.text(ObservationError, "text", self.text)
+        require.integer(ObservationError, "distance", self.distance, 0, 256)
+        require.number(ObservationError, "probability", self.probability, 0.0, 1.0)
         if self.false_alarms_per_day is not None:
-            _require_number("false_alarms_per_day", self.false_alarms_per_day, 0.0, math.inf)
+            require.number(ObservationError, "false_alarms_per_day", self.false_alarms_per_day, 0.0, math.inf)
         if self.clip is not None:
-            _require_text("clip", self.clip)
+            require.text(ObservationError, "clip", self.clip)
 
 
 def iso_utc(wall_ns: int) -> str:
@@ -186,8 +185,7 @@ def from_wire(wire: Mapping[str, Any]) -> Observation:
     Raises ObservationError for a missing key, another format_version or an impossible value.
     """
     keys = ("device", "epoch", "seq", "code", "space", "source", "first", "rate", "n")
-    keys += ("boot", "boottime", "wall", "clock")
-    _require_wire(wire, "observation", keys)
+    _require_wire(wire, "observation", (*keys, "boot", "boottime", "wall", "clock"))
     return _named(
         "observation",
         lambda: Observation(
@@ -241,20 +239,10 @@ def detection_from_wire(wire: Mapping[str, Any]) -> Detection:
     )
 
 
-def _require_wire(wire: Mapping[str, Any], what: str, keys: tuple[str, ...]) -> None:
+def _require_wire(wire: object, what: str, keys: tuple[str, ...]) -> None:
     """Raise one ObservationError naming the version or every missing key."""
-    if not isinstance(wire, Mapping):
-        raise ObservationError(f"{what}: expected a mapping, found {type(wire).__name__}")
-    if "format_version" in wire and wire["format_version"] != FORMAT_VERSION:
-        raise ObservationError(
-            f"{what}: expected format_version {FORMAT_VERSION}, found {wire['format_version']!r}; "
-            "update whichever side is older"
-        )
-    missing = [key for key in ("format_version", *keys) if key not in wire]
-    if missing:
-        raise ObservationError(
-            f"{what}: expected the keys format_version, {', '.join(keys)}; missing {', '.join(missing)}"
-        )
+    require.version(ObservationError, what, wire, FORMAT_VERSION, "update whichever side is older")
+    require.keys(ObservationError, what, wire, ("format_version", *keys))
 
 
 def _named(what: str, build: Callable[[], _T]) -> _T:
@@ -266,26 +254,6 @@ def _named(what: str, build: Callable[[], _T]) -> _T:
 
 
 def _require_identity(device_id: str, epoch: int, seq: int) -> None:
-    _require_text("device_id", device_id)
-    _require_int("epoch", epoch, 0, MAX_INT)
-    _require_int("seq", seq, 0, MAX_INT)
-
-
-def _require_text(name: str, value: object, *, may_be_empty: bool = False) -> None:
-    if not isinstance(value, str) or not (value or may_be_empty):
-        raise _wrong(name, "text" if may_be_empty else "non-empty text", value)
-
-
-def _require_int(name: str, value: object, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise _wrong(name, f"an integer from {low} to {high}", value)
-
-
-def _require_number(name: str, value: object, low: float, high: float) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not low <= cast(float, value) <= high:  # NaN fails the comparison
-        raise _wrong(name, f"a number from {low} to {high}", value)
-
-
-def _wrong(name: str, expected: str, found: object) -> ObservationError:
-    return ObservationError(f"{name}: expected {expected}, found {found!r}")
+    require.text(ObservationError, "device_id", device_id)
+    require.integer(ObservationError, "epoch", epoch, 0, MAX_INT)
+    require.integer(ObservationError, "seq", seq, 0, MAX_INT)

@@ -1,0 +1,67 @@
+"""Checks of the fields of a contract; each raises the error class it is given: what was expected, what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edge.errors import FieldcubeError
+
+_Error = type[FieldcubeError]
+
+
+def text(error: _Error, name: str, value: object, *, may_be_empty: bool = False) -> None:
+    """Require a string, not empty unless may_be_empty."""
+    if not isinstance(value, str) or not (value or may_be_empty):
+        raise wrong(error, name, "text" if may_be_empty else "non-empty text", value)
+
+
+def integer(error: _Error, name: str, value: object, low: int, high: int) -> None:
+    """Require an int (not a bool) from low to high."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise wrong(error, name, f"an integer from {low} to {high}", value)
+
+
+def number(error: _Error, name: str, value: object, low: float, high: float) -> None:
+    """Require an int or float (not a bool, not NaN) from low to high."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+        raise wrong(error, name, f"a number from {low} to {high}", value)
+
+
+def one_of(error: _Error, name: str, value: object, allowed: Sequence[object]) -> None:
+    """Require one of the allowed values."""
+    if not any(value == choice and type(value) is type(choice) for choice in allowed):
+        raise wrong(error, name, f"one of {', '.join(map(str, allowed))}", value)
+
+
+def instance(error: _Error, name: str, value: object, kinds: tuple[type, ...]) -> None:
+    """Require an instance of one of kinds."""
+    if not isinstance(value, kinds):
+        raise wrong(error, name, " or ".join(kind.__name__ for kind in kinds), value)
+
+
+def keys(error: _Error, what: str, value: object, required: Sequence[str]) -> Mapping[str, Any]:
+    """Require a mapping with every required key and return it; the error names all that are missing."""
+    if not isinstance(value, Mapping):
+        raise error(f"{what}: expected a mapping, found {type(value).__name__}")
+    missing = [key for key in required if key not in value]
+    if missing:
+        found = ", ".join(map(str, value)) or "none"
+        raise error(
+            f"{what}: expected the keys {', '.join(required)}; missing {', '.join(missing)}, found {found}"
+        )
+    return value
+
+
+def version(error: _Error, what: str, value: object, expected: int, todo: str) -> None:
+    """Require a mapping whose format_version, where it has one, is the expected one; todo says what to do."""
+    if isinstance(value, Mapping) and "format_version" in value:
+        found = value["format_version"]
+        if found != expected or isinstance(found, bool):
+            raise error(f"{what}: expected format_version {expected}, found {found!r}; {todo}")
+
+
+def wrong(error: _Error, name: str, expected: str, found: object) -> FieldcubeError:
+    """Return the error for one field; long values are shortened."""
+    shown = repr(found)
+    return error(f"{name}: expected {expected}, found {shown if len(shown) <= 120 else shown[:117] + '...'}")
