@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from edge.durable import sync_folder
 from edge.errors import StoreError
 
 _OUR_SUFFIXES = (".sqlite", ".sqlite3", ".db")
-_HEADER_BYTES = 100
-_MAGIC = b"SQLite format 3\x00"
 
 
 class WriterLock:
@@ -50,22 +47,6 @@ class WriterLock:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-
-def is_truncated(path: Path) -> bool:
-    """Return whether the database file is shorter than its header says (with nothing in the WAL to fill it)."""
-    wal = path.with_name(path.name + "-wal")
-    if not path.exists() or (wal.exists() and wal.stat().st_size > 0):
-        return False
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
-        return False  # empty or another kind of file: SQLite itself tells
-    (page_bytes,) = struct.unpack(">H", header[16:18])
-    (n_pages,) = struct.unpack(">I", header[28:32])
-    page_bytes = 65536 if page_bytes == 1 else page_bytes
-    count_is_valid = header[24:28] == header[92:96]  # SQLite file format, 1.3.7
-    return count_is_valid and path.stat().st_size < page_bytes * n_pages
 
 
 def put_aside(path: Path, *, now: datetime, may_be_ours: bool) -> Path:

@@ -10,7 +10,6 @@ from edge.durable import sync_folder
 from edge.errors import StoreError
 from edge.observation import CLOCK_STATES, Detection, Observation
 from edge.store_blocks import Columns, pack_codes, pack_columns
-from edge.store_files import is_truncated
 from edge.store_schema import INSERT_BLOCK, Event, connect_writer, migrate, transaction
 
 _CHECKED_TABLES = ("identity", "code_space", "boot", "query", "tail")  # small: start-up reads no block
@@ -26,8 +25,6 @@ class StoreTables:
     """
 
     def __init__(self, path: Path, device_id: str | None, new_epoch: int) -> None:
-        if is_truncated(path):
-            raise sqlite3.DatabaseError("file is shorter than its header says")
         self._path = path
         self._ids: dict[tuple[str, ...], int] = {}
         self._connection = connect_writer(path)
