@@ -1,4 +1,4 @@
-"""Bundle: the folder that is deployed. Loading, verifying and writing it; its manifest is in edge.manifest."""
+"""Bundle: the folder that is deployed. Load, verify and write it; its manifest is in edge.manifest."""
 
 from __future__ import annotations
 
@@ -92,7 +92,10 @@ class Bundle:
         return cls(Path(folder), replace(manifest, encoders=encoders))
 
     def encoder_entry(self, modality: Modality, runtime: Runtime | None = None) -> EncoderEntry:
-        """Return the encoder for a modality, the first listed where runtime is None. Raises BundleError if none."""
+        """Return the encoder for a modality, the first listed where runtime is None.
+
+        Raises BundleError where there is none.
+        """
         for entry in self.manifest.encoders:
             if entry.modality == modality and runtime in (None, entry.runtime):
                 return entry
@@ -121,7 +124,7 @@ class Bundle:
     def verified_tokenizer(self, entry: EncoderEntry) -> Path:
         """Return the path of a text encoder's tokenizer after checking it."""
         self.read_tokenizer(entry)
-        assert isinstance(entry.input, TextInput)  # noqa: S101 - read_tokenizer refuses anything else
+        assert isinstance(entry.input, TextInput)  # read_tokenizer refuses anything else
         return self.folder / entry.input.tokenizer
 
     def golden(self, modality: Modality) -> dict[str, NDArray[Any]] | None:
@@ -162,7 +165,8 @@ class Bundle:
             content = path.read_bytes()
         except OSError as error:
             raise BundleError(
-                f"{path}: expected a file of the bundle, found {error.strerror or error}; copy the whole bundle again"
+                f"{path}: expected a file of the bundle, found {error.strerror or error}; "
+                "copy the whole bundle again"
             ) from error
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:

@@ -1,8 +1,8 @@
 """Codes: bit order, packing, Hamming distance and exact top-k over packed bits. Needs only numpy.
 
 Bit i of a code is 1 iff logit i >= 0, stored little-endian: bit i lies in byte i // 8 at position i % 8.
-A prefix of a code (64, 128, 192 bits) is a code too. For scanning, codes lie as planes: uint64 [n_bits // 64, n],
-one contiguous row for each 64 bits (structure of arrays, several times faster than rows of bytes).
+A prefix of a code (64, 128, 192 bits) is a code too. For scanning, codes lie as planes: uint64
+[n_bits // 64, n], a contiguous row for each 64 bits (structure of arrays, several times faster than rows of bytes).
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 CODE_BITS = 256
 
-_ROWS_PER_BLOCK = 32_768  # 64k..8k are within noise of each other; one block's scratch stays in the L2 cache
-_FAR = 0x7FFF  # above any distance, fits uint16
+_ROWS_PER_BLOCK = 65_536  # scratch of 640 KiB, in the L2 cache; 8k blocks cost 30 % more in calls
 
 
 def pack(logits: NDArray[Any], n_bits: int | None = None) -> NDArray[np.uint8]:
@@ -68,7 +67,7 @@ def _popcount_numpy(words: NDArray[np.uint64], out: NDArray[np.uint8] | None = N
 
 
 def _popcount_swar(words: NDArray[np.uint64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Count bits without np.bitwise_count: sums of 2, 4, 8 neighbouring bits (Hacker's Delight, figure 5-2)."""
+    """Count bits without np.bitwise_count: sums of 2, 4, 8 neighbours (Hacker's Delight, figure 5-2)."""
     pairs = words - ((words >> np.uint64(1)) & np.uint64(0x5555555555555555))
     low = np.uint64(0x3333333333333333)
     nibbles = (pairs & low) + ((pairs >> np.uint64(2)) & low)
@@ -102,7 +101,8 @@ def hamming(query: bytes | NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArr
     _require_matrix(codes)
     words = np.ascontiguousarray(codes).view("<u8").astype(np.uint64, copy=False)  # [n, n_planes]
     query_words = _query_words(query, words.shape[1])
-    return popcount(words ^ query_words).sum(axis=1, dtype=np.uint16)
+    total: NDArray[np.uint16] = popcount(words ^ query_words).sum(axis=1, dtype=np.uint16)
+    return total
 
 
 def distances(query: bytes | NDArray[Any], planes: NDArray[np.uint64]) -> NDArray[np.uint16]:
@@ -110,13 +110,13 @@ def distances(query: bytes | NDArray[Any], planes: NDArray[np.uint64]) -> NDArra
     _require_planes(planes)
     query_words = _query_words(query, planes.shape[0])
     total = np.zeros(planes.shape[1], dtype=np.uint16)
-    for plane, word in zip(planes, query_words):
+    for plane, word in zip(planes, query_words, strict=True):
         total += popcount(plane ^ word)
     return total
 
 
 class TopK:
-    """The k codes nearest to a query, exact, over any number of scans; ties go to the smaller index.
+    """The k codes nearest to a query, exact, over any number of scans in any order; ties go to the smaller index.
 
     query: bytes, uint8 [n_bytes] or uint64 words [n_planes]; k >= 1.
     """
@@ -126,23 +126,79 @@ class TopK:
             raise ValueError(f"k: expected at least 1, found {k}")
         self._query = _query_words(query, None)
         self._k = k
-        self._distances = np.empty(0, dtype=np.uint16)
-        self._indices = np.empty(0, dtype=np.int64)
+        self._kept = (np.empty(0, np.uint16), np.empty(0, np.int64))  # distances, indices: sorted, at most k
+        self._found: list[tuple[NDArray[np.uint16], NDArray[np.int64]]] = []  # not merged yet
+        self._n_found = 0
+        self._next_index = 0  # above every index seen
+        self._words = np.empty(_ROWS_PER_BLOCK, np.uint64)
+        self._counts = np.empty((2, _ROWS_PER_BLOCK), np.uint8)
+        self._is_near = np.empty(_ROWS_PER_BLOCK, np.bool_)
 
     def scan(self, planes: NDArray[np.uint64], first_index: int = 0) -> None:
-        """Take in planes uint64 [n_planes, n], whose codes have the indices first_index, first_index + 1, ..."""
-        found = distances(self._query, planes)
-        self._merge(found, np.arange(first_index, first_index + found.size, dtype=np.int64))
+        """Take in planes uint64 [n_planes, n], whose codes have the indices first_index, first_index + 1...
+
+        No index may be given twice.
+        """
+        _require_planes(planes)
+        _require_same_width(self._query, planes.shape[0])
+        in_order = first_index >= self._next_index
+        n_rows = planes.shape[1]
+        for start in range(0, n_rows, _ROWS_PER_BLOCK):
+            self._scan_block(planes[:, start : start + _ROWS_PER_BLOCK], first_index + start, in_order)
+            if self._n_found >= self._k:
+                self._merge()
+        self._next_index = max(self._next_index, first_index + n_rows)
 
     def result(self) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
         """Return (distances uint16, indices int64), at most k of each, by distance and then index."""
-        return self._distances.copy(), self._indices.copy()
+        self._merge()
+        return self._kept[0].copy(), self._kept[1].copy()
 
-    def _merge(self, distances: NDArray[np.uint16], indices: NDArray[np.int64]) -> None:
-        all_distances = np.concatenate([self._distances, distances])
-        all_indices = np.concatenate([self._indices, indices])
-        order = np.lexsort((all_indices, all_distances))[: self._k]
-        self._distances, self._indices = all_distances[order], all_indices[order]
+    def _scan_block(self, block: NDArray[np.uint64], first_index: int, in_order: bool) -> None:
+        """Note the rows of a block that can still be among the k nearest."""
+        limit = self._limit(in_order)
+        if limit < 0:
+            return
+        n_rows = block.shape[1]
+        words, near = self._words[:n_rows], self._is_near[:n_rows]
+        total, counts = self._counts[0, :n_rows], self._counts[1, :n_rows]
+        np.bitwise_xor(block[0], self._query[0], out=words)
+        popcount(words, total)
+        for plane, word in zip(block[1:], self._query[1:], strict=True):
+            np.bitwise_xor(plane, word, out=words)
+            popcount(words, counts)
+            np.add(total, counts, out=total)  # wraps only for 256, which becomes 0: put right below
+        np.less_equal(total, np.uint8(min(limit, 255)), out=near)
+        if not near.any():
+            return
+        rows = np.flatnonzero(near)
+        found = total[rows].astype(np.uint16)
+        found[(found == 0) & (block[0, rows] != self._query[0])] = 256  # not equal: different in every bit
+        if rows.size > self._k:
+            limit = min(limit, int(np.partition(found, self._k - 1)[self._k - 1]))
+        rows, found = rows[found <= limit], found[found <= limit]
+        self._found.append((found, rows + first_index))
+        self._n_found += rows.size
+
+    def _limit(self, in_order: bool) -> int:
+        """Return the largest distance that can still enter the k nearest: -1..256."""
+        if self._kept[0].size < self._k:
+            return 256
+        farthest = int(self._kept[0][-1])
+        return (
+            farthest - 1 if in_order else farthest
+        )  # behind all indices seen, an equal distance is too late
+
+    def _merge(self) -> None:
+        """Sort what was found into what is kept."""
+        if not self._found:
+            return
+        distances = np.concatenate([self._kept[0], *(found for found, _ in self._found)])
+        indices = np.concatenate([self._kept[1], *(rows for _, rows in self._found)])
+        order = np.lexsort((indices, distances))[: self._k]
+        self._kept = (distances[order], indices[order])
+        self._found.clear()
+        self._n_found = 0
 
 
 def top_k(
@@ -194,18 +250,21 @@ def _asymmetric_table(logits: NDArray[Any], n_chunks: int) -> NDArray[np.float32
 
 def _query_words(query: bytes | NDArray[Any], n_planes: int | None) -> NDArray[np.uint64]:
     """Return one code as uint64 words [n_planes]."""
-    words = np.frombuffer(query, dtype=np.uint8) if isinstance(query, bytes) else np.asarray(query)
-    if words.ndim != 1:
-        raise CodeSpaceError(f"query: expected one code, found shape {words.shape}")
-    if words.dtype != np.uint64:
-        if words.dtype != np.uint8:
-            raise CodeSpaceError(f"query: expected bytes, uint8 or uint64, found {words.dtype}")
-        _require_width(words.size * 8, "query")
-        words = np.ascontiguousarray(words).view("<u8").astype(np.uint64)
-    _require_width(words.size * 64, "query")
-    if n_planes is not None and words.size != n_planes:
-        raise CodeSpaceError(f"query: expected {n_planes * 64} bits like the codes, found {words.size * 64}")
+    given = np.frombuffer(query, dtype=np.uint8) if isinstance(query, bytes) else np.asarray(query)
+    if given.ndim != 1 or given.dtype not in (np.uint8, np.uint64):
+        raise CodeSpaceError(f"query: expected one code, uint8 or uint64, found {given.dtype} {given.shape}")
+    _require_width(given.size * given.itemsize * 8, "query")
+    words = (
+        np.ascontiguousarray(given).view("<u8" if given.dtype == np.uint8 else np.uint64).astype(np.uint64)
+    )
+    if n_planes is not None:
+        _require_same_width(words, n_planes)
     return words
+
+
+def _require_same_width(query: NDArray[np.uint64], n_planes: int) -> None:
+    if query.size != n_planes:
+        raise CodeSpaceError(f"query: expected {n_planes * 64} bits like the codes, found {query.size * 64}")
 
 
 def _require_width(n_bits: int, what: str) -> None:

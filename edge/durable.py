@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write content to path so that any reader sees the old file or the new one, never a part. Raises OSError."""
+    """Write content to path: any reader sees the old file or the new one, never a part. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -22,7 +22,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside folder survive a power cut; a system that cannot open folders (Windows) does without."""
+    """Make renames inside folder survive a power cut; a system that cannot open folders does without."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -69,4 +69,4 @@ class StoreError(FieldcubeError):
 
 
 class MissingDependencyError(FieldcubeError):
-    """A library that is not installed; the message ends with the exact pip or apt command that installs it."""
+    """A library that is not installed; the message ends with the pip or apt command that installs it."""

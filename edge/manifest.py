@@ -1,4 +1,4 @@
-"""manifest.json of a bundle: what each file is, its sha256, and everything needed to use it. FORMAT_VERSION = 1."""
+"""manifest.json of a bundle: each file, its sha256, and all that is needed to use it. FORMAT_VERSION = 1."""
 
 from __future__ import annotations
 
@@ -270,7 +270,7 @@ def _decoy(item: object, at: str) -> Decoy:
 
 
 def _build(kind: type[_T], item: object, at: str) -> _T:
-    """Build a dataclass from a JSON object: every field a key, lists as tuples; at names the place in errors."""
+    """Build a dataclass from a JSON object: every field a key, lists as tuples; at is the place for errors."""
     names = [each.name for each in fields(kind) if each.name != "size_bytes"]  # type: ignore[arg-type]
     values = require.keys(BundleError, at, item, names)
     try:
@@ -280,7 +280,7 @@ def _build(kind: type[_T], item: object, at: str) -> _T:
 
 
 def _require_plain_name(name: str, value: object) -> None:
-    """Require a file name that cannot leave the bundle: no separator, no drive, not hidden, not the manifest."""
+    """Require a file name that cannot leave the bundle: no separator, no drive, not hidden."""
     require.text(BundleError, name, value)
     text = str(value)
     if any(mark in text for mark in "/\\:\0") or text.startswith(".") or text == "manifest.json":

@@ -55,7 +55,7 @@ class Observation:
     code: packed bits (edge.codes), 8..32 bytes; code_space: id of the encoders that made it.
     source: path as given, "microphone:<name>" or "stdin".
     first_sample: index of the window's first sample from the start of source, at sample_rate_hz.
-    n_samples: real samples in the window (fewer than the encoder takes when a short sound was repeated to fill it).
+    n_samples: real samples in the window (fewer than the encoder takes when a short sound was repeated).
     Raises ObservationError on an impossible value.
     """
 

@@ -1,6 +1,6 @@
 """Does an ONNX file point to data outside itself? A walk over its protobuf bytes, without the onnx package.
 
-Field numbers: onnx/onnx.proto (IR version 10). A model with external data would read files that no sha256 covers.
+Field numbers: onnx/onnx.proto (IR version 10). External data would be read from files that no sha256 covers.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """Query, and the grammar of watchlist.txt.
 
-watchlist.txt is UTF-8, one query a line; blank lines are skipped, `#` at the start or after a space begins a comment:
+watchlist.txt is UTF-8, one query a line; blank lines are skipped, `#` at the start of a
+line or after a space begins a comment:
 
     dog barking
     a raven calling          | name=raven | probability=0.7
     decoy: wind in trees
     sound: phoebe.wav        | name=our phoebe
 
-`decoy:` never alarms and only competes; `sound:` and `image:` are queries by example, the file relative to the list.
+`decoy:` never alarms and only competes; `sound:` and `image:` are queries by example, a file
+whose path is relative to the list.
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ def parse_lines(content: str, path: Path) -> list[Query]:
             query = _parse_line(line, path.parent)
             if query.name in line_of:
                 raise WatchlistError(
-                    f"expected a name of its own, found {query.name!r} again (first in line {line_of[query.name]}); "
+                    f"expected a name of its own, found {query.name!r} again "
+                    f"(first in line {line_of[query.name]}); "
                     "add | name=... to one of them"
                 )
         except WatchlistError as error:
@@ -101,7 +104,8 @@ def _parse_line(line: str, folder: Path) -> Query:
         negation = _NEGATION.search(body)
         if negation:
             raise WatchlistError(
-                f"expected a sentence that says what is heard, found the negation {negation.group().split()[0]!r}; "
+                "expected a sentence that says what is heard, "
+                f"found the negation {negation.group().split()[0]!r}; "
                 "encoders ignore negations: name the sound to be ignored in a line `decoy: ...`"
             )
     else:
@@ -119,7 +123,7 @@ def _parse_line(line: str, folder: Path) -> Query:
 
 
 def _split_prefixes(body: str) -> tuple[Kind, bool, str]:
-    """Return (kind, decoy, rest) of `decoy:`, `sound:`, `image:` and what follows; `decoy: sound: file` is allowed."""
+    """Return (kind, decoy, rest) of a line; `decoy: sound: file` is allowed."""
     kind: Kind = "text"
     decoy = False
     while match := re.match(r"(\w+)\s*:", body):

@@ -1,4 +1,4 @@
-"""Checks of the fields of a contract; each raises the error class it is given: what was expected, what was found."""
+"""Checks of the fields of a contract; each raises the error class it is given: expected ..., found ..."""
 
 from __future__ import annotations
 

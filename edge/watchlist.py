@@ -83,7 +83,7 @@ def load_watchlist(
 ) -> Watchlist | list[Query]:
     """Return a compiled Watchlist where the content starts with `{`, else the queries of a text list.
 
-    code_space, code_bits: what a compiled list must have, where given. Errors as parse_text and read_watchlist.
+    code_space, code_bits: what a compiled list must have, where given. Errors of parse_text and read_watchlist.
     """
     content = _read(path)
     if content.lstrip().startswith("{"):
@@ -110,8 +110,8 @@ def compile_watchlist(
 ) -> Watchlist:
     """Return the queries with codes and logits (rounded to 4 decimals) from the encoders of one code space.
 
-    encode_text, encode_sound: sentence or path -> logits [code_bits]. Raises WatchlistError for an example that
-    no encoder is given for, CodeSpaceError for logits of another width or not finite.
+    encode_text, encode_sound: sentence or path -> logits [code_bits]. Raises WatchlistError for an example
+    that no encoder is given for, CodeSpaceError for logits of another width or not finite.
     """
     compiled: list[Query] = []
     for query in queries:
