@@ -2,7 +2,7 @@
 
 Bit i of a code is 1 iff logit i >= 0, stored little-endian: bit i lies in byte i // 8 at position i % 8.
 A prefix of a code (64, 128, 192 bits) is a code too. For scanning, codes lie as planes: uint64
-[n_bits // 64, n], a contiguous row for each 64 bits (structure of arrays, several times faster than rows of bytes).
+[n_bits // 64, n], a contiguous row for each 64 bits (several times faster than rows of bytes).
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def distances(query: bytes | NDArray[Any], planes: NDArray[np.uint64]) -> NDArra
 
 
 class TopK:
-    """The k codes nearest to a query, exact, over any number of scans in any order; ties go to the smaller index.
+    """The k codes nearest to a query, exact, over scans in any order; ties go to the smaller index.
 
     query: bytes, uint8 [n_bytes] or uint64 words [n_planes]; k >= 1.
     """

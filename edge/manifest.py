@@ -270,7 +270,7 @@ def _decoy(item: object, at: str) -> Decoy:
 
 
 def _build(kind: type[_T], item: object, at: str) -> _T:
-    """Build a dataclass from a JSON object: every field a key, lists as tuples; at is the place for errors."""
+    """Build a dataclass from a JSON object: every field a key, lists as tuples; at: place for errors."""
     names = [each.name for each in fields(kind) if each.name != "size_bytes"]  # type: ignore[arg-type]
     values = require.keys(BundleError, at, item, names)
     try:

@@ -83,7 +83,7 @@ def load_watchlist(
 ) -> Watchlist | list[Query]:
     """Return a compiled Watchlist where the content starts with `{`, else the queries of a text list.
 
-    code_space, code_bits: what a compiled list must have, where given. Errors of parse_text and read_watchlist.
+    code_space, code_bits: what a compiled list must have, where given. Errors of read_watchlist, parse_text.
     """
     content = _read(path)
     if content.lstrip().startswith("{"):
