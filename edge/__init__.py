@@ -1,3 +1,3 @@
-"""The recorder: sound in, 256-bit codes, detections and observations out. Never imports a training framework."""
+"""The recorder: sound in, 256-bit codes, detections and observations out. Never imports torch."""
 
 __version__ = "0.1.0"

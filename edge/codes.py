@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CODE_BITS = 256
 
+_WORDS_PER_CHUNK = 16_384  # two scratch arrays of 128 KiB, in the L2 cache
 _ROWS_PER_BLOCK = 65_536  # scratch of 640 KiB, in the L2 cache; 8k blocks cost 30 % more in calls
 
 
@@ -67,16 +68,30 @@ def _popcount_numpy(words: NDArray[np.uint64], out: NDArray[np.uint8] | None = N
 
 
 def _popcount_swar(words: NDArray[np.uint64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Count bits without np.bitwise_count: sums of 2, 4, 8 neighbours (Hacker's Delight, figure 5-2)."""
-    pairs = words - ((words >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    low = np.uint64(0x3333333333333333)
-    nibbles = (pairs & low) + ((pairs >> np.uint64(2)) & low)
-    octets = (nibbles + (nibbles >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    counts: NDArray[np.uint64] = (octets * np.uint64(0x0101010101010101)) >> np.uint64(56)  # wraps on purpose
-    if out is None:
-        return counts.astype(np.uint8)
-    np.copyto(out, counts, casting="unsafe")
-    return out
+    """Count bits without np.bitwise_count: sums of 2, 4, 8 neighbours (Hacker's Delight, figure 5-2).
+
+    out must be C-contiguous. Goes in chunks that stay in the L2 cache.
+    """
+    counted = np.empty(words.shape, np.uint8) if out is None else out
+    flat, counts = np.ascontiguousarray(words).reshape(-1), counted.reshape(-1)
+    scratch = np.empty((2, min(flat.size, _WORDS_PER_CHUNK)), np.uint64)
+    for start in range(0, flat.size, _WORDS_PER_CHUNK):
+        chunk = flat[start : start + _WORDS_PER_CHUNK]
+        sums, moved = scratch[:, : chunk.size]
+        np.right_shift(chunk, np.uint64(1), out=moved)
+        moved &= np.uint64(0x5555555555555555)
+        np.subtract(chunk, moved, out=sums)  # sums of 2 bits
+        np.right_shift(sums, np.uint64(2), out=moved)
+        moved &= np.uint64(0x3333333333333333)
+        sums &= np.uint64(0x3333333333333333)
+        sums += moved  # of 4
+        np.right_shift(sums, np.uint64(4), out=moved)
+        sums += moved
+        sums &= np.uint64(0x0F0F0F0F0F0F0F0F)  # of 8
+        sums *= np.uint64(0x0101010101010101)  # of all in the highest byte; wraps on purpose
+        sums >>= np.uint64(56)
+        np.copyto(counts[start : start + chunk.size], sums, casting="unsafe")
+    return counted
 
 
 _Popcount = Callable[["NDArray[np.uint64]", "NDArray[np.uint8] | None"], "NDArray[np.uint8]"]

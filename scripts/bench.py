@@ -44,7 +44,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def topk(arguments: argparse.Namespace) -> int:
-    """Exact top-k of random codes in memory, one thread, against faiss IndexBinaryFlat and the memory limit."""
+    """Exact top-k of random codes in memory, one thread, against faiss and the memory limit."""
     random = np.random.default_rng(0)
     planes = random.integers(0, 2**64, (4, arguments.codes), dtype=np.uint64)
     query = random.integers(0, 256, 32, dtype=np.uint8)
@@ -67,9 +67,8 @@ def topk(arguments: argparse.Namespace) -> int:
             return 1
     times = interleaved_ms(runs, arguments.runs)
     middle = {name: statistics.median(values) for name, values in times.items()}
-    print(
-        f"top-{arguments.k} of {arguments.codes:,} codes of 256 bits, 1 thread, {arguments.runs} interleaved runs"
-    )
+    what = f"top-{arguments.k} of {arguments.codes:,} codes of 256 bits"
+    print(f"{what}, 1 thread, {arguments.runs} interleaved runs (faiss: IndexBinaryFlat)")
     rows = [
         [name, f"{middle[name]:.1f}", f"{min(values):.1f}", f"{middle['fieldcube'] / middle[name]:.2f}"]
         for name, values in times.items()

@@ -368,7 +368,7 @@ def test_onnx_models_with_their_data_inside_pass() -> None:
 
 @pytest.mark.parametrize("content", [b"", ONNX[:-1], b"\x3b", b"\xff" * 11, b"not protobuf", b"\x08"])
 def test_bytes_that_are_no_onnx_model_are_refused(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(ValueError, match="wire type|cut off|too long|no graph"):
+    with pytest.raises(ValueError, match=r"wire type|cut off|too long|no graph"):
         onnx_has_external_data(content)
     entry = replace(manifest().encoders[0], sha256=sha256(content))
     with pytest.raises(BundleError, match=r"audio\.onnx: expected an ONNX model, found bytes with"):
