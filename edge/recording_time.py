@@ -1,0 +1,52 @@
+"""When a recording began, as its metadata or its file name tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+
+_EARLIEST_YEAR = 1990  # recorders whose clock was never set stamp 1970 or 1980
+_TIMESTAMP = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?\s*(?:Z|([+-])(\d\d):?(\d\d))?\s*"
+)
+_AUDIOMOTH = re.compile(
+    r"Recorded at (\d\d):(\d\d):(\d\d)(?:\.(\d{1,3}))? (\d\d)/(\d\d)/(\d{4}) "
+    r"\(UTC(?:([+-])(\d{1,2})(?::?(\d\d))?)?\)"
+)
+_FILE_NAME = re.compile(r"(?<!\d)(\d{4})(\d\d)(\d\d)[_T](\d\d)(\d\d)(\d\d)(?!\d)")
+
+
+def recording_start_ns(file_name: str, guano: Mapping[str, str], comment: str) -> int | None:
+    """Return UTC ns since 1970 of the first sample of a recording, or None where nothing tells.
+
+    Asked in this order: the GUANO Timestamp, the comment of an AudioMoth, `YYYYMMDD_HHMMSS` in the file name.
+    A time without a zone (every file name) is taken as UTC: set recorders to UTC. Impossible dates, and those
+    before 1990 (a clock that was never set), count as nothing.
+    """
+    if match := _TIMESTAMP.fullmatch(guano.get("Timestamp", "")):
+        year, month, day, hour, minute, second, fraction, *zone = match.groups()
+        return _utc_ns((year, month, day, hour, minute, second), fraction, zone)
+    if match := _AUDIOMOTH.search(comment):
+        hour, minute, second, fraction, day, month, year, *zone = match.groups()
+        return _utc_ns((year, month, day, hour, minute, second), fraction, zone)
+    if match := _FILE_NAME.search(file_name):
+        return _utc_ns(match.groups(), None, (None, None, None))
+    return None
+
+
+def _utc_ns(parts: tuple[str, ...], fraction: str | None, zone: list[str] | tuple[None, ...]) -> int | None:
+    """Return UTC ns of date parts, decimals of a second and a zone (sign, hours, minutes or None)."""
+    year, month, day, hour, minute, second = map(int, parts)
+    sign, zone_hours, zone_minutes = zone
+    offset = timedelta(hours=int(zone_hours or 0), minutes=int(zone_minutes or 0))
+    if year < _EARLIEST_YEAR:
+        return None
+    try:
+        local = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
+        utc = local + offset if sign == "-" else local - offset
+    except (ValueError, OverflowError):
+        return None
+    since_1970 = utc - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    whole_s = since_1970.days * 86_400 + since_1970.seconds
+    return whole_s * 1_000_000_000 + int((fraction or "0").ljust(9, "0"))
