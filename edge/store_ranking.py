@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from edge.codes import TopK, asymmetric_distance_planes, distances, pack
-from edge.errors import CodeSpaceError, UsageError
+from edge.errors import CodeSpaceError
 from edge.observation import iso_utc
 from edge.store_blocks import UNKNOWN_WALL_NS, Columns, pack_codes, planes_of, unpack_columns
+from edge.store_period import Period
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,41 +26,6 @@ _CODES_PER_CALL = 1 << 18  # amortises what asymmetric_distance_planes and numpy
 _MOST_PRUNED = (
     10_000  # above that many results a plain sort of all distances is faster than keeping a best list
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Period:
-    """The UTC times from since_ns up to, not including, until_ns; None leaves that end open."""
-
-    since_ns: int | None = None
-    until_ns: int | None = None
-
-    @classmethod
-    def parse(cls, since: str | None, until: str | None) -> Period:
-        """Read two ISO 8601 times; a date is its midnight, no zone means UTC. Raises UsageError."""
-        period = cls(_parse_time("--since", since), _parse_time("--until", until))
-        if period.since_ns is not None and period.until_ns is not None and period.since_ns >= period.until_ns:
-            raise UsageError(f"--until: expected a time after --since {since}, found {until}")
-        return period
-
-    @property
-    def is_always(self) -> bool:
-        """Return whether every observation is in it, also one of unknown time."""
-        return self.since_ns is None and self.until_ns is None
-
-    @property
-    def since_or_min(self) -> int:
-        """Return its start, the smallest time that can be known where open."""
-        return UNKNOWN_WALL_NS + 1 if self.since_ns is None else self.since_ns
-
-    @property
-    def until_or_max(self) -> int:
-        """Return its end, past every time where open."""
-        return 2**63 - 1 if self.until_ns is None else self.until_ns
-
-    def contains(self, wall_ns: int | None) -> bool:
-        """Return whether a time is in it; an unknown one only when both ends are open."""
-        return self.is_always or (wall_ns is not None and self.since_or_min <= wall_ns < self.until_or_max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +75,16 @@ class FullRanking:
     def __init__(self, distance_of: Callable[[NDArray[np.uint64]], NDArray[Any]], k: int) -> None:
         self._distance_of = distance_of
         self._k = k
+        self._n = 0
         self._waiting: list[NDArray[np.uint64]] = []
         self._n_waiting = 0
         self._distances: list[NDArray[Any]] = []
 
     def scan(self, planes: NDArray[np.uint64], first_index: int) -> None:
         """Take in planes; they must come in the order of their indices, from 0."""
+        if first_index != self._n:
+            raise ValueError(f"first_index: expected {self._n}, found {first_index}")
+        self._n += planes.shape[1]
         self._waiting.append(planes)
         self._n_waiting += planes.shape[1]
         if self._n_waiting >= _CODES_PER_CALL:
@@ -272,28 +240,10 @@ def _hits(
     facts: dict[int, _Facts],
     sources: dict[int, str],
 ) -> Iterator[Hit]:
-    for distance, index, place in zip(found, order, places):
+    for distance, index, place in zip(found, order, places, strict=True):
         row = int(index) - segments[place].start
         seq, source, first_sample, n_samples, rate_hz, wall_ns = (
             int(each[row]) for each in facts[int(place)]
         )
         known = None if wall_ns == UNKNOWN_WALL_NS else wall_ns
         yield Hit(seq, sources[source], first_sample, n_samples, rate_hz, known, distance.item())
-
-
-def _parse_time(option: str, text: str | None) -> int | None:
-    """Return UTC ns since 1970 of an ISO 8601 time."""
-    if text is None:
-        return None
-    plain = re.sub(r"[zZ]$", "+00:00", text.strip())
-    plain = re.sub(
-        r"(\.\d{1,6})\d*", lambda found: found[1].ljust(7, "0"), plain
-    )  # Python 3.10 wants 3 or 6 digits
-    try:
-        time = datetime.fromisoformat(plain)
-    except ValueError as error:
-        raise UsageError(
-            f"{option}: expected a time like 2026-05-04T03:00:00Z or 2026-05-04, found {text!r}"
-        ) from error
-    aware = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
-    return (aware - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1) * 1000

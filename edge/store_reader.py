@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from edge.errors import CodeSpaceError, StoreError
 from edge.observation import CLOCK_STATES, Detection, Instant, Observation
 from edge.store_blocks import UNKNOWN_WALL_NS, unpack_codes, unpack_columns
-from edge.store_ranking import SELECT_TAIL, Hit, Period, Ranking, asymmetric_ranking, hamming_ranking, rank
+from edge.store_period import Period
+from edge.store_ranking import SELECT_TAIL, Hit, Ranking, asymmetric_ranking, hamming_ranking, rank
 from edge.store_schema import Event, connect_reader, require_schema, store_path, transaction
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class StoreReader:
                     _SELECT_DETECTION + where + " ORDER BY d.id LIMIT ?", (*values, _CHUNK)
                 ).fetchall()
                 found = []
-                for last_id, seq, *fields in rows:
+                for _, seq, *fields in rows:
                     if seq not in known:
                         near = self._block_at(seq) or self._tail_from(seq)
                         known = {each.seq: each for each in near}
@@ -142,6 +143,7 @@ class StoreReader:
                     )
             if not rows:
                 return
+            last_id = rows[-1][0]
             for observation, detection in found:
                 if period.contains(observation.instant.wall_ns) and source in (None, observation.source):
                     yield observation, detection
@@ -200,6 +202,7 @@ class StoreReader:
             columns.clock_state.tolist(),
             range(first_seq, first_seq + n),
             unpack_codes(codes, n),
+            strict=True,
         )
         return [self._observation(fields, code_space) for fields in table]
 

@@ -1,4 +1,4 @@
-"""Measure fieldcube and print a table for each figure: python scripts/bench.py topk"""
+"""Measure fieldcube and print a table for each figure: python scripts/bench.py topk."""
 
 from __future__ import annotations
 

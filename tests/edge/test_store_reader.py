@@ -37,7 +37,7 @@ def brute_force(observations: list[Observation], code: bytes) -> list[tuple[int,
     """Return (distance, seq) by counting bits one at a time."""
     query = np.unpackbits(np.frombuffer(code, np.uint8))
     bits = [np.unpackbits(np.frombuffer(each.code, np.uint8)) for each in observations]
-    return sorted((int((row != query).sum()), each.seq) for row, each in zip(bits, observations))
+    return sorted((int((row != query).sum()), each.seq) for row, each in zip(bits, observations, strict=True))
 
 
 @contextmanager
