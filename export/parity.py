@@ -1,0 +1,127 @@
+"""Does a deployed graph give the codes that PyTorch gives? Agreement of bits, loss of retrieval, and the limits of a release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from edge.errors import FieldcubeError
+from train.data import Recording, decode
+from train.metrics import centred_agreement, hamming_table, mean_average_precision, raw_agreement
+from train.windows import cut_windows
+
+Encode = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # [window_samples] -> [n_bits]
+
+MAX_FLOAT_DIFFERENCE = 1e-3  # of a logit, float graph against PyTorch
+MIN_RAW_AGREEMENT = 0.97
+MIN_CENTRED_AGREEMENT = 0.95
+MAX_MAP_LOSS = 0.01  # one point of mAP
+
+
+class ParityError(FieldcubeError):
+    """A graph that is too far from the model that was trained; its bundle is not written."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledWindows:
+    """Real windows with the index of the query that each answers."""
+
+    samples: NDArray[np.float32]  # [n, window_samples]
+    classes: NDArray[np.int64]  # [n]; -1 = none of the queries
+    queries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ParityRow:
+    """One line of the parity table."""
+
+    graph: str
+    size_bytes: int
+    max_difference: float
+    raw: float
+    centred: float
+    mean_average_precision: float
+    map_change: float
+    is_float: bool
+
+    def failures(self) -> list[str]:
+        """What is below the limits, in words."""
+        found = []
+        if self.is_float and self.max_difference > MAX_FLOAT_DIFFERENCE:
+            found.append(f"largest difference of a logit {self.max_difference:.2g}, limit {MAX_FLOAT_DIFFERENCE:g}")
+        if self.raw < MIN_RAW_AGREEMENT:
+            found.append(f"equal bits {self.raw:.4f}, limit {MIN_RAW_AGREEMENT}")
+        if self.centred < MIN_CENTRED_AGREEMENT:
+            found.append(f"equal bits, centred {self.centred:.4f}, limit {MIN_CENTRED_AGREEMENT}")
+        if self.map_change < -MAX_MAP_LOSS:
+            found.append(f"mAP change {100 * self.map_change:+.2f} points, limit -{100 * MAX_MAP_LOSS:.0f}")
+        return found
+
+
+def labelled_windows(
+    recordings: Sequence[Recording], rate_hz: int, window_samples: int, query_of: Callable[[Recording], str]
+) -> LabelledWindows:
+    """Decode recordings into windows; `query_of` gives the sentence that a recording answers."""
+    sentences = [query_of(r) for r in recordings]
+    queries = tuple(dict.fromkeys(sentences))
+    parts = [cut_windows(decode(r.file, rate_hz), window_samples) for r in recordings]
+    classes = np.repeat([queries.index(s) for s in sentences], [len(p) for p in parts])
+    return LabelledWindows(np.concatenate(parts), classes, queries)
+
+
+def compare(
+    graph: str,
+    file: Path,
+    reference: NDArray[np.float32],
+    found: NDArray[np.float32],
+    reference_map: float,
+    found_map: float,
+    is_float: bool,
+) -> ParityRow:
+    """Put two sets of logits [n, n_bits] of the same inputs side by side."""
+    return ParityRow(
+        graph,
+        file.stat().st_size,
+        float(np.abs(reference - found).max()),
+        raw_agreement(reference, found),
+        centred_agreement(reference, found),
+        found_map,
+        found_map - reference_map,
+        is_float,
+    )
+
+
+def retrieval(text: NDArray[np.float32], audio: NDArray[np.float32], windows: LabelledWindows) -> float:
+    """Text-to-audio mAP by Hamming distance; text [n_queries, n_bits] in the order of windows.queries, audio [n, n_bits]."""
+    return mean_average_precision(hamming_table(text, audio), np.arange(len(text)), windows.classes)
+
+
+def print_rows(rows: Sequence[ParityRow], n_windows: int, console: Console) -> None:
+    """Print the parity table."""
+    table = Table(title=f"parity with PyTorch on {n_windows} real inputs")
+    for heading in ("graph", "MB", "max |diff|", "bits equal", "centred", "mAP", "change"):
+        table.add_column(heading, justify="left" if heading == "graph" else "right")
+    for row in rows:
+        table.add_row(
+            row.graph,
+            f"{row.size_bytes / 1e6:.2f}",
+            f"{row.max_difference:.2g}",
+            f"{row.raw:.4f}",
+            f"{row.centred:.4f}",
+            f"{100 * row.mean_average_precision:.2f}",
+            f"{100 * row.map_change:+.2f}",
+        )
+    console.print(table)
+
+
+def require_parity(rows: Sequence[ParityRow]) -> None:
+    """Raise ParityError, naming every graph that is below a limit."""
+    failures = [f"{row.graph}: {failure}" for row in rows for failure in row.failures()]
+    if failures:
+        raise ParityError("no bundle written: " + "; ".join(failures))

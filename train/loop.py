@@ -1,0 +1,311 @@
+"""The training loop: reads top to bottom. Draw windows and sentences, encode both, pull matching codes together, log, save."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from train import losses
+from train.augment import Batch, WindowSampler, mask_and_tilt
+from train.data import AudioCache, PowerCache, Recording, is_open, load_recordings, open_cache, open_power_cache, split
+from train.gauges import bit_gauges
+from train.model import AudioEncoder, HashCoder, LogMel
+from train.settings import RunSettings
+from train.text_tower import SentenceTower
+from train.texts import Vocabulary, build_vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+class StarterModel(nn.Module):
+    """What is trained: the audio encoder and the head of the frozen sentence encoder."""
+
+    def __init__(self, settings: RunSettings, n_text_features: int) -> None:
+        super().__init__()
+        self.audio = AudioEncoder(settings.audio, settings.n_bits)
+        self.text_head = HashCoder(n_text_features, settings.n_bits)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Recordings, their audio, and sentences with their embeddings."""
+
+    recordings: tuple[Recording, ...]
+    cache: AudioCache
+    power: PowerCache
+    vocabulary: Vocabulary
+    classes: NDArray[np.int64]  # [n_recordings]
+    training: tuple[int, ...]
+    validation: tuple[int, ...]
+    prompt_embeddings: Tensor  # [n_prompts, n_text_features]
+    other_embeddings: Tensor  # [n_others, n_text_features], sentences of no class: keep the text codes spread
+
+
+def prepare(settings: RunSettings, root: Path, cache_folder: Path) -> TrainingData:
+    """Load recordings and embed all sentences."""
+    accepts = is_open if settings.data.licences == "open" else lambda _: True
+    recordings = load_recordings(root, settings.data.datasets, accepts)
+    vocabulary = build_vocabulary(recordings)
+    classes = np.asarray([vocabulary.class_keys.index(r.class_key) for r in recordings], dtype=np.int64)
+    training, validation = split(recordings, settings.data.fold)
+    tower = SentenceTower(settings.text_tower)
+    prompts = tower.embed([p.text for p in vocabulary.prompts])
+    others = tower.embed(other_sentences(root))
+    cache = open_cache(recordings, settings.audio.sample_rate_hz, cache_folder)
+    power = open_power_cache(
+        cache, band_power_of(settings), settings.augment.speeds, cache_folder / power_cache_name(cache, settings)
+    )
+    return TrainingData(
+        tuple(recordings), cache, power, vocabulary, classes, tuple(training), tuple(validation), prompts, others
+    )
+
+
+def band_power_of(settings: RunSettings) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The front end's map from a waveform [n] to mel-band powers [n_frames, n_mels]."""
+    front_end = LogMel(settings.audio)
+
+    def band_power(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        padded = np.pad(samples, (0, max(0, settings.audio.n_fft - len(samples))))
+        powers: NDArray[np.float32] = front_end.band_power(torch.from_numpy(padded)[None])[0].T.numpy()
+        return powers
+
+    return band_power
+
+
+def power_cache_name(cache: AudioCache, settings: RunSettings) -> str:
+    """File name that tells recordings, front end and speeds apart."""
+    a = settings.audio
+    front_end = [a.sample_rate_hz, a.n_fft, a.hop_samples, a.n_mels, a.fmin_hz, a.fmax_hz, settings.augment.speeds]
+    return f"{cache.fingerprint}-{hashlib.sha256(json.dumps(front_end).encode()).hexdigest()[:12]}.f32"
+
+
+def other_sentences(root: Path, n_names: int = 3000) -> list[str]:
+    """Names of animals that are in no recording here, evenly drawn from the species lists."""
+    names: list[str] = []
+    for file in sorted((root / "text").glob("species_*.csv")):
+        names += [line.split(",")[1] for line in file.read_text(encoding="utf-8").splitlines()[1:] if line.count(",") >= 1]
+    return names[:: max(1, len(names) // n_names)]
+
+
+def choose_prompts(vocabulary: Vocabulary, group_share: float, random: np.random.Generator) -> tuple[list[int], NDArray[np.bool_]]:
+    """One sentence for each class, and the table [n_classes, n_texts] of which sentence is true of which class."""
+    n_classes = len(vocabulary.class_keys)
+    chosen, true_of = [], np.zeros((n_classes, n_classes), dtype=bool)
+    for column in range(n_classes):
+        groups = vocabulary.groups[column]
+        pool = groups if groups and random.random() < group_share else vocabulary.own[column]
+        prompt = pool[int(random.integers(len(pool)))]
+        chosen.append(prompt)
+        true_of[list(vocabulary.prompts[prompt].classes), column] = True
+    return chosen, true_of
+
+
+def prefetch(sampler: WindowSampler, size: int, seed: int, first_step: int, n_steps: int) -> Iterator[Batch]:
+    """Draw batches in a thread of their own. Each step has its own generator: a resumed run sees the same windows."""
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=4)
+
+    def draw() -> None:
+        try:
+            for step in range(first_step, n_steps):
+                ready.put(sampler.batch(size, np.random.default_rng([seed, step])))
+        except BaseException as error:  # handed to the consumer, which raises it
+            ready.put(error)
+
+    threading.Thread(target=draw, daemon=True).start()
+    for _ in range(first_step, n_steps):
+        batch = ready.get()
+        if isinstance(batch, BaseException):
+            raise batch
+        yield batch
+
+
+def loss_terms(
+    audio: Tensor, text: Tensor, weights: Tensor, true_of: Tensor, settings: RunSettings, hashing: bool
+) -> dict[str, Tensor]:
+    """All weighted terms of one step.
+
+    Args:
+        audio: [batch, n_bits] logits of windows; text: [n_classes, n_bits] logits of one sentence per class.
+        weights: [batch, n_classes] share of each class in each window; true_of: bool [n_classes, n_classes].
+    """
+    o = settings.objective
+    truth = weights @ true_of.to(weights.dtype)  # [batch, n_texts], > 0 where the sentence holds for something in the window
+    own = weights / weights.sum(dim=1, keepdim=True)
+    is_negative = truth <= 0
+    similarity = F.normalize(audio, dim=1) @ F.normalize(text, dim=1).T
+    terms = {"contrast": o.contrast * losses.multi_positive_cross_entropy(similarity / o.temperature, own, is_negative)}
+    if hashing:
+        codes = losses.soft_sign(audio) @ losses.soft_sign(text).T / audio.shape[1]
+        terms["code_contrast"] = o.code_contrast * losses.multi_positive_cross_entropy(
+            codes / o.code_temperature, own, is_negative
+        )
+        matched = text[weights.argmax(dim=1)]  # [batch, n_bits]
+        terms["alignment"] = o.alignment * losses.alignment(matched, audio)
+        terms["diversity"] = o.diversity * (losses.diversity(text, o.form) + losses.diversity(audio, o.form))
+    return terms
+
+
+@torch.no_grad()
+def plain_query_logits(model: StarterModel, data: TrainingData, device: str) -> NDArray[np.float32]:
+    """Logits of each class's plain query in eval mode, [n_classes, n_bits]."""
+    model.eval()
+    logits: NDArray[np.float32] = model.text_head(data.prompt_embeddings[[own[0] for own in data.vocabulary.own]].to(device)).cpu().numpy()
+    model.train()
+    return logits
+
+
+def structure_loss(logits: Tensor, embeddings: Tensor) -> Tensor:
+    """Mean squared difference between the cosine similarities of codes (tanh) and of sentence embeddings, over all pairs."""
+    codes = F.normalize(torch.tanh(logits), dim=1)
+    return (codes @ codes.T - embeddings @ embeddings.T).square().mean()
+
+
+def learning_rate(step: int, settings: RunSettings) -> tuple[float, float]:
+    """Rates of (tower, heads) at a step: warm-up and cosine in each phase."""
+    s = settings.schedule
+    hashing = step >= s.pretrain_steps
+    done, total = (step - s.pretrain_steps, s.hash_steps) if hashing else (step, s.pretrain_steps)
+    warm = min(1.0, (done + 1) / max(s.warmup_steps, 1))
+    cosine = 0.5 * (1 + math.cos(math.pi * done / max(total, 1)))
+    peak = s.hash_rate if hashing else s.pretrain_rate
+    floor = 0.0 if hashing else 0.1  # the first phase hands over at a tenth of its rate
+    heads = peak * warm * (floor + (1 - floor) * cosine)
+    return heads * (s.tower_share if hashing else 1.0), heads
+
+
+def save_state(path: Path, tensors: dict[str, Tensor], settings: RunSettings, step: int) -> None:
+    """Write a safetensors file with its step and settings, atomically."""
+    temporary = path.with_suffix(".partial")
+    metadata = {"step": str(step), "settings": json.dumps(settings_as_dict(settings))}
+    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
+    temporary.replace(path)
+
+
+def settings_as_dict(settings: RunSettings) -> dict[str, object]:
+    """Nested plain dict of the settings, as stored in checkpoints."""
+    from dataclasses import asdict
+
+    return asdict(settings)
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's moments and step counts as named tensors (no pickle)."""
+    state = optimiser.state_dict()["state"]
+    return {f"optimiser.{i}.{k}": torch.as_tensor(v) for i, s in state.items() for k, v in s.items()}
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of optimiser_tensors."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimiser."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def train(settings: RunSettings, data: TrainingData, run_folder: Path, device: str = "cpu", resume: bool = True) -> StarterModel:
+    """Train to the end of the schedule, or go on from `run_folder`/state.safetensors, and return the averaged model in eval mode."""
+    torch.manual_seed(settings.seed)
+    s = settings.schedule
+    n_steps = s.pretrain_steps + s.hash_steps
+    model = StarterModel(settings, data.prompt_embeddings.shape[1]).to(device)
+    model.audio.tower.to(memory_format=torch.channels_last)
+    average = {k: v.clone() for k, v in model.state_dict().items()}
+    heads = [*model.audio.head.parameters(), *model.text_head.parameters()]
+    groups = [{"params": list(model.audio.tower.parameters())}, {"params": heads}]
+    optimiser = torch.optim.AdamW(groups, weight_decay=s.weight_decay)
+    first_step = 0
+    run_folder.mkdir(parents=True, exist_ok=True)
+    state_file = run_folder / "state.safetensors"
+    if resume and state_file.is_file():
+        from safetensors import safe_open
+
+        with safe_open(state_file, "pt") as stream:
+            first_step = int(stream.metadata()["step"])
+        tensors = load_file(state_file, device=device)
+        model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
+        load_optimiser(optimiser, tensors)
+        logger.info("resumed at step %d of %d", first_step, n_steps)
+
+    background = data.vocabulary.class_keys.index(settings.data.background)
+    sampler = WindowSampler(
+        data.power,
+        data.training,
+        data.classes,
+        background,
+        settings.audio.n_frames,
+        settings.audio.sample_rate_hz / settings.audio.hop_samples,
+        settings.augment,
+    )
+    prompts, others = data.prompt_embeddings.to(device), data.other_embeddings.to(device)
+    progress = tqdm(total=n_steps, initial=first_step, desc=settings.name, unit="step", disable=None)
+    batches = prefetch(sampler, s.batch, settings.seed, first_step, n_steps)
+    sums: dict[str, float] = {}
+    for step, batch in enumerate(batches, start=first_step):
+        hashing = step >= s.pretrain_steps
+        torch.manual_seed(settings.seed * 1_000_003 + step)  # dropout: the same after a resume
+        random = np.random.default_rng([settings.seed, step, 1])
+        torch_random = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        for group, rate in zip(optimiser.param_groups, learning_rate(step, settings), strict=True):
+            group["lr"] = rate
+        model.train()
+        weights = torch.from_numpy(batch.weights).to(device)
+        planes = model.audio.front_end.planes(torch.from_numpy(batch.power).to(device))
+        planes = mask_and_tilt(planes, settings.augment, torch_random).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
+            features = model.audio.tower(planes)  # [batch, n_features]
+        audio = model.audio.head(features.float())  # [batch, n_bits]
+        chosen, true_of = choose_prompts(data.vocabulary, settings.objective.group_share, random)
+        extra = torch.from_numpy(random.choice(len(others), size=min(128, len(others)), replace=False)).to(device)
+        embeddings = torch.cat([prompts[chosen], others[extra]])  # [n_classes + 128, n_text_features]
+        noise = torch.randn(embeddings.shape, generator=torch_random).to(device) * settings.objective.text_noise
+        all_text = model.text_head(F.normalize(embeddings + noise, dim=1))
+        text = all_text[: len(chosen)]  # [n_classes, n_bits]
+        terms = loss_terms(audio, text, weights, torch.from_numpy(true_of).to(device), settings, hashing)
+        terms["structure"] = settings.objective.structure * structure_loss(all_text, embeddings)
+        optimiser.zero_grad(set_to_none=True)
+        torch.stack(list(terms.values())).sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+        decay = min(s.ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for key, value in model.state_dict().items():
+                if value.is_floating_point():
+                    average[key].lerp_(value, 1 - decay)
+                else:
+                    average[key].copy_(value)
+        for key, term in terms.items():
+            sums[key] = sums.get(key, 0.0) + float(term.detach())
+        progress.update()
+        done = step + 1
+        if done % s.checkpoint_every == 0 or done == n_steps:
+            means = ", ".join(f"{k} {v / s.checkpoint_every:.3f}" for k, v in sums.items())
+            gauges = bit_gauges(plain_query_logits(model, data, device))
+            logger.info("step %d: %s | text codes: %s", done, means, gauges)
+            logger.info("step %d: audio codes: %s", done, bit_gauges(audio.detach().float().cpu().numpy()))
+            if hashing and gauges.distinct < 0.9:
+                logger.warning("text codes collapse: only %.2f of them are distinct; raise diversity", gauges.distinct)
+            sums.clear()
+            tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+            tensors |= {f"average.{k}": v for k, v in average.items()}
+            save_state(state_file, tensors | optimiser_tensors(optimiser), settings, done)
+    progress.close()
+    model.load_state_dict(average)
+    return model.eval()

@@ -1,0 +1,104 @@
+"""Retrieval and classification figures from distances; no torch, so that what is measured is what is deployed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Normaliser = Literal["retrieved", "relevant"]
+N_SHUFFLES = 10  # codes tie often: each average precision is the mean over this many orders of the database
+
+
+def hamming_table(queries: NDArray[np.float32], items: NDArray[np.float32], n_bits: int | None = None) -> NDArray[np.float32]:
+    """Hamming distances of the signs of two sets of logits, [n_queries, n_bits] x [n_items, n_bits] -> [n_queries, n_items]."""
+    a = np.where(queries[:, :n_bits] >= 0, 1.0, -1.0).astype(np.float32)
+    b = np.where(items[:, :n_bits] >= 0, 1.0, -1.0).astype(np.float32)
+    return (a.shape[1] - a @ b.T) / 2
+
+
+def asymmetric_table(queries: NDArray[np.float32], items: NDArray[np.float32], n_bits: int | None = None) -> NDArray[np.float32]:
+    """Sum of |query logit| over the bits where an item's sign disagrees, [n_queries, n_items]."""
+    q = queries[:, :n_bits]
+    signs = np.where(items[:, :n_bits] >= 0, 1.0, -1.0).astype(np.float32)
+    return (np.abs(q).sum(axis=1, keepdims=True) - q @ signs.T) / 2
+
+
+def cosine_table(queries: NDArray[np.float32], items: NDArray[np.float32], n_bits: int | None = None) -> NDArray[np.float32]:
+    """1 - cosine similarity of the logits, [n_queries, n_items]."""
+    a, b = queries[:, :n_bits], items[:, :n_bits]
+    a = a / np.linalg.norm(a, axis=1, keepdims=True)
+    b = b / np.linalg.norm(b, axis=1, keepdims=True)
+    return 1 - a @ b.T
+
+
+def average_precision(
+    distances: NDArray[np.float32],
+    relevant: NDArray[np.bool_],
+    k: int = 1000,
+    normaliser: Normaliser = "retrieved",
+    seed: int = 0,
+) -> float:
+    """AP@k of one query, mean over shuffled orders of the database (ties would otherwise leak its order).
+
+    Args:
+        distances, relevant: [n_items].
+        normaliser: divide by the relevant items retrieved in the top k, or (INQUIRE) by min(k, number of relevant items).
+    """
+    random = np.random.default_rng(seed)
+    values = []
+    for _ in range(N_SHUFFLES):
+        order = random.permutation(len(distances))
+        hits = relevant[order[np.argsort(distances[order], kind="stable")]][:k]
+        n = hits.sum() if normaliser == "retrieved" else min(k, int(relevant.sum()))
+        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+        values.append(float((precision * hits).sum() / n) if n else 0.0)
+    return float(np.mean(values))
+
+
+def mean_average_precision(
+    table: NDArray[np.float32],
+    query_classes: NDArray[np.int64],
+    item_classes: NDArray[np.int64],
+    k: int = 1000,
+    normaliser: Normaliser = "retrieved",
+) -> float:
+    """mAP@k over queries that have at least one relevant item; table [n_queries, n_items]."""
+    values = []
+    for row, query_class in zip(table, query_classes, strict=True):
+        relevant = item_classes == query_class
+        if relevant.any():
+            values.append(average_precision(row, relevant, k, normaliser))
+    return float(np.mean(values)) if values else float("nan")
+
+
+def raw_agreement(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Share of equal bits of two sets of logits, both [n_items, n_bits]."""
+    return float(((a >= 0) == (b >= 0)).mean())
+
+
+def centred_agreement(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Share of equal bits after each bit's median over the items of `a` is taken as its threshold in both: bits that never change do not flatter it."""
+    threshold = np.median(a, axis=0, keepdims=True)
+    return float(((a >= threshold) == (b >= threshold)).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.1f} % ({100 * self.low:.1f}-{100 * self.high:.1f})"
+
+
+def bootstrap(correct: NDArray[np.bool_], seed: int = 0, n_draws: int = 10_000) -> Interval:
+    """Mean of yes/no outcomes with a bootstrap interval (percentiles 2.5 and 97.5)."""
+    random = np.random.default_rng(seed)
+    means = correct[random.integers(len(correct), size=(n_draws, len(correct)))].mean(axis=1)
+    return Interval(float(correct.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5)))
