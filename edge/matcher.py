@@ -1,0 +1,84 @@
+"""Matcher: which query an observation fits best, and whether that is an alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.bundle import Calibration, Decoy, require_code_space
+from edge.calibration import is_accepted, probability
+from edge.codes import distances, to_planes
+from edge.errors import CodeSpaceError, WatchlistError
+from edge.observation import Detection, Observation
+from edge.watchlist import Query, Watchlist
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A query, and how near an observation is to it; a decoy only competes."""
+
+    query: Query
+    distance: int
+    probability: float
+
+
+class Matcher:
+    """Compares observations with the queries of a watchlist and the decoys of a bundle.
+
+    The rule: the nearest of all alarms where it is no decoy and its probability is accepted. Of queries at
+    equal distance the first in the list counts; a decoy goes before any. A query whose sentence is that of
+    a bundle's decoy takes its place. Raises WatchlistError where nothing but decoys is left,
+    CodeSpaceError where codes differ in width.
+    """
+
+    def __init__(self, watchlist: Watchlist, decoys: Sequence[Decoy], calibration: Calibration) -> None:
+        asked = {_plain(query.text) for query in watchlist.queries if not query.decoy}
+        if not asked:
+            raise WatchlistError("watchlist: expected at least one query that is no decoy, found none")
+        competing = [
+            Query(f"decoy: {decoy.text}", decoy.text, decoy=True, code=decoy.code)
+            for decoy in decoys
+            if _plain(decoy.text) not in asked
+        ]
+        # argmin takes the first of equals, so this order settles ties
+        self._queries = (*competing, *sorted(watchlist.queries, key=lambda query: not query.decoy))
+        codes = [np.frombuffer(query.code or b"", np.uint8) for query in self._queries]
+        if any(code.size * 8 != watchlist.code_bits for code in codes):
+            raise CodeSpaceError(f"decoys: expected codes of {watchlist.code_bits} bits like the watchlist's")
+        self._planes = to_planes(np.stack(codes))
+        self._code_space = watchlist.code_space
+        self._probabilities = tuple(probability(calibration, d) for d in range(watchlist.code_bits + 1))
+
+    def match(self, observation: Observation) -> list[Detection]:
+        """Return the detection of an observation, or none. Raises CodeSpaceError for another code space."""
+        near = self.nearest(observation)[0]
+        if near.query.decoy or not is_accepted(near.probability, near.query.min_probability):
+            return []
+        return [
+            Detection(
+                device_id=observation.device_id,
+                epoch=observation.epoch,
+                seq=observation.seq,
+                query=near.query.name,
+                text=near.query.text,
+                distance=near.distance,
+                probability=near.probability,
+                false_alarms_per_day=None,
+                clip=None,
+            )
+        ]
+
+    def nearest(self, observation: Observation, n: int = 1) -> list[Near]:
+        """Return the n nearest queries and decoys, the nearest first."""
+        if observation.code_space != self._code_space:
+            require_code_space(self._code_space, observation.code_space, "observation", observation.source)
+        found = distances(np.frombuffer(observation.code, np.uint8), self._planes)  # [n_queries]
+        order = [int(found.argmin())] if n == 1 else np.argsort(found, kind="stable")[:n].tolist()
+        return [Near(self._queries[i], int(found[i]), self._probabilities[int(found[i])]) for i in order]
+
+
+def _plain(text: str) -> str:
+    """Return a sentence without what does not change it: case, spaces, a full stop."""
+    return " ".join(text.casefold().rstrip(". ").split())
