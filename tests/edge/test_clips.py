@@ -145,6 +145,16 @@ def test_a_clip_ends_at_a_gap(tmp_path: Path) -> None:
     )
 
 
+def test_a_clip_is_written_as_soon_as_its_segment_ends(tmp_path: Path) -> None:
+    clips = writer(tmp_path)
+    for window in windows(
+        clips.listen([*blocks(noise(4)), End("owls/a.wav")]), 3 * RATE_HZ, RATE_HZ, RATE_HZ
+    ):
+        if isinstance(window, Window):
+            clips.keep(window, observed(window), ["owl"])
+    assert clips.n_written == 1
+
+
 def test_a_short_sound_is_kept_whole(tmp_path: Path) -> None:
     (path,) = keep_at(writer(tmp_path), [*blocks(noise(1.5)), End("owls/a.wav")], [0])
     assert path is not None
