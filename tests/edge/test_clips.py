@@ -64,10 +64,11 @@ def observed(window: Window) -> Observation:
 def keep_at(clips: ClipWriter, events: Iterable[AudioEvent], seconds: Iterable[float]) -> list[Path | None]:
     """Run events through windows of 3 s each second, and keep those that start at the given seconds."""
     wanted = {round(second * RATE_HZ) for second in seconds}
-    paths = []
-    for window in windows(clips.listen(events), 3 * RATE_HZ, RATE_HZ, RATE_HZ):
-        if isinstance(window, Window) and window.first_sample in wanted:
-            paths.append(clips.keep(window, observed(window), ["barn owl"], [window.first_sample % 100]))
+    paths = [
+        clips.keep(window, observed(window), ["barn owl"], [window.first_sample % 100])
+        for window in windows(clips.listen(events), 3 * RATE_HZ, RATE_HZ, RATE_HZ)
+        if isinstance(window, Window) and window.first_sample in wanted
+    ]
     clips.close()
     return paths
 

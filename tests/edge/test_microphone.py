@@ -63,7 +63,7 @@ class FakePortAudio:
         if rate_hz != RATE_HZ:
             raise self.PortAudioError("Invalid sample rate")
 
-    def InputStream(self, **options: Any) -> FakeStream:
+    def InputStream(self, **options: Any) -> FakeStream:  # noqa: N802
         self.opened.append(options)
         script = self.scripts.pop(0)
         if isinstance(script, str):
