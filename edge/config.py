@@ -1,0 +1,212 @@
+"""Configuration: one deployment and how its recorder runs, read from one TOML file. Keys: firmware_configs/README.md."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from edge import require
+from edge.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REFERENCE = "firmware_configs/README.md"
+STDIN = Path("-")  # as an input: raw signed 16-bit little-endian sound from standard input
+_MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 768_000
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One recorder at one place for one period.
+
+    id: name of the deployment, "" = none; device_id: name of the recorder, None = the one that its store knows;
+    latitude, longitude: degrees, WGS 84, given both or neither; start: aware UTC, from when its data count.
+    """
+
+    id: str = ""
+    device_id: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    start: datetime | None = None
+
+    def __post_init__(self) -> None:
+        require.text(ConfigError, "id", self.id, may_be_empty=True)
+        if self.device_id is not None:
+            require.text(ConfigError, "device_id", self.device_id)
+        if (self.latitude is None) != (self.longitude is None):
+            raise ConfigError("latitude: expected both latitude and longitude or neither, found one of them")
+        if self.latitude is not None and self.longitude is not None:
+            require.number(ConfigError, "latitude", self.latitude, -90, 90)
+            require.number(ConfigError, "longitude", self.longitude, -180, 180)
+        if self.start is not None:
+            require.instance(ConfigError, "start", self.start, (datetime,))
+            if self.start.tzinfo is None:
+                raise require.wrong(
+                    ConfigError, "start", "a time with its zone, such as 2026-05-01T04:00:00Z", self.start
+                )
+            object.__setattr__(self, "start", self.start.astimezone(timezone.utc))
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Where the sound comes from: files and folders, `-` for standard input, or a microphone; at most one kind.
+
+    microphone: part of a name or vid:pid[:serial], "" = the default one; the other keys are about a microphone or
+    standard input, and None takes what the device likes best.
+    """
+
+    input: tuple[Path, ...] = ()
+    microphone: str | None = None
+    sample_rate_hz: int | None = None
+    channels: int | None = None
+    sample_format: Literal["int16", "int32", "float32"] = "int16"
+
+    def __post_init__(self) -> None:
+        require.instance(ConfigError, "input", self.input, (tuple,))
+        if self.microphone is not None:
+            require.text(ConfigError, "microphone", self.microphone, may_be_empty=True)
+            if self.input:
+                raise ConfigError("microphone: expected either input or microphone, found both; remove one")
+        if STDIN in self.input and len(self.input) > 1:
+            raise ConfigError('input: expected "-" (standard input) alone, found other inputs beside it')
+        if self.sample_rate_hz is not None:
+            require.integer(ConfigError, "sample_rate_hz", self.sample_rate_hz, _MIN_RATE_HZ, _MAX_RATE_HZ)
+        if self.channels is not None:
+            require.integer(ConfigError, "channels", self.channels, 1, 64)
+        require.one_of(ConfigError, "sample_format", self.sample_format, ("int16", "int32", "float32"))
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Which encoders run, and how. bundle: folder, None = the one that ships with fieldcube."""
+
+    bundle: Path | None = None
+    runtime: Literal["auto", "onnx", "tflite"] = "auto"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        require.one_of(ConfigError, "runtime", self.runtime, ("auto", "onnx", "tflite"))
+        require.integer(ConfigError, "threads", self.threads, 1, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """What is listened for, and what is kept.
+
+    hop_s: from the start of a window to the next, None = a window's length; store: None = ./fieldcube.sqlite;
+    clips_dir: None = a folder beside the store; clip_quota_bytes: budget of all clips, the oldest go first;
+    commit_interval_s: longest time that an observation is in memory only.
+    """
+
+    queries: Path | None = None
+    hop_s: float | None = None
+    store: Path | None = None
+    commit_interval_s: float = 5.0
+    clips: bool = True
+    clips_dir: Path | None = None
+    clip_pre_s: float = 3.0
+    clip_post_s: float = 3.0
+    clip_max_s: float = 60.0
+    clip_quota_bytes: int = 2_000_000_000
+
+    def __post_init__(self) -> None:
+        if self.hop_s is not None:
+            require.number(ConfigError, "hop_s", self.hop_s, 0.1, 3600)
+        require.number(ConfigError, "commit_interval_s", self.commit_interval_s, 0, 600)
+        require.one_of(ConfigError, "clips", self.clips, (True, False))
+        require.number(ConfigError, "clip_pre_s", self.clip_pre_s, 0, 60)
+        require.number(ConfigError, "clip_post_s", self.clip_post_s, 0, 60)
+        require.number(ConfigError, "clip_max_s", self.clip_max_s, 1, 3600)
+        require.integer(ConfigError, "clip_quota_bytes", self.clip_quota_bytes, 0, 2**50)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of a configuration file; each field is a [section] of it, each field of those a key."""
+
+    deployment: Deployment = field(default_factory=Deployment)
+    audio: Audio = field(default_factory=Audio)
+    encoder: Encoding = field(default_factory=Encoding)
+    monitor: Monitor = field(default_factory=Monitor)
+
+
+SECTIONS: Mapping[str, type[Deployment] | type[Audio] | type[Encoding] | type[Monitor]] = {
+    "deployment": Deployment,
+    "audio": Audio,
+    "encoder": Encoding,
+    "monitor": Monitor,
+}
+_PATHS = frozenset({"bundle", "queries", "store", "clips_dir"})
+
+
+def read_config(path: Path) -> Config:
+    """Return the configuration in a TOML file; relative paths in it start at the file's folder.
+
+    Raises ConfigError, which names the file, the key, what was expected and what was found; an unknown key is
+    refused with the nearest known one.
+    """
+    try:
+        sections = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: expected a configuration file, found: {error.strerror}; "
+            "copy one of firmware_configs/*.toml"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: expected UTF-8 text, found {error.reason} at byte {error.start}"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: expected TOML, found: {error}") from error
+    built: dict[str, Any] = {}
+    for section, table in sections.items():
+        if section not in SECTIONS:
+            raise _unknown(path, f"[{section}]" if isinstance(table, dict) else section, section, SECTIONS)
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: expected a section [{section}], found {section} = {table!r}")
+        built[section] = _section(path, section, table)
+    return Config(**built)
+
+
+def _section(path: Path, section: str, table: Mapping[str, Any]) -> object:
+    kind = SECTIONS[section]
+    known = [key.name for key in fields(kind)]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise _unknown(path, f"[{section}] {key}", key, known)
+        try:
+            values[key] = _converted(key, value, path.parent)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: [{section}] {error}") from error
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: [{section}] {error}") from error
+
+
+def _converted(key: str, value: object, folder: Path) -> object:
+    """Return the value as the section's dataclass takes it; paths and inputs have no type of their own in TOML."""
+    if key in _PATHS:
+        require.text(ConfigError, key, value)
+        return folder / str(value)
+    if key == "input":
+        inputs = [value] if isinstance(value, str) else value
+        if not isinstance(inputs, list) or not all(isinstance(one, str) and one for one in inputs):
+            raise require.wrong(ConfigError, key, 'a path, a list of paths, or "-"', value)
+        return tuple(STDIN if one == "-" else folder / one for one in inputs)
+    return value
+
+
+def _unknown(path: Path, shown: str, key: str, known: Mapping[str, Any] | list[str]) -> ConfigError:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    todo = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}."
+    return ConfigError(f"{path}: {shown}: unknown key; {todo} All keys: {REFERENCE}")
