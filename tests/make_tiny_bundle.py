@@ -41,6 +41,7 @@ RATE_HZ, WINDOW_SAMPLES, CODE_BITS = 8_000, 8_000, 256
 BANDS_HZ = (300, 500, 750, 1000, 1400, 1900, 2500, 3200)
 FILTER_SAMPLES, STRIDE_SAMPLES = 160, 80
 FLOOR = 1e-7  # of energy: silence is noise at this level
+SHORTEST = 4.0  # features below this length stand for less than a clear tone
 NOISE = 0.3  # a constant ninth feature: what is left where no band stands out
 WORDS = {"low": 500, "middle": 1000, "high": 2500}
 EMPTY_WORDS = ("a", "an", "the", "tone", "whistle", "noise", "wind", "sound", "of", "and", "##s", "##ing")
@@ -64,12 +65,13 @@ def projection() -> Floats:
 
 
 def word_vectors() -> tuple[dict[str, int], Floats]:
-    """Return the vocabulary and a vector [8] of each piece: a centred unit vector for a pitch, else zeros."""
+    """Return the vocabulary and a vector [8] of each piece: a long centred vector for a pitch, else zeros."""
     pieces = [*SPECIAL, *WORDS, *EMPTY_WORDS]
     table = np.zeros((len(pieces), len(BANDS_HZ)), np.float32)
     for word, band in WORDS.items():
         table[pieces.index(word), BANDS_HZ.index(band)] = 1.0
         table[pieces.index(word)] -= 1 / len(BANDS_HZ)
+    table *= 10 / np.sqrt(1 - 1 / len(BANDS_HZ))  # long enough to be clear
     return {piece: i for i, piece in enumerate(pieces)}, table
 
 
@@ -84,7 +86,7 @@ def tail(features: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
         helper.make_node("Add", ["projected", "bias"], ["logits"]),
     ]
     constants = [
-        constant("smallest", np.float32(0.1)),
+        constant("smallest", np.float32(SHORTEST)),
         constant("matrix", matrix[:8]),
         constant("bias", NOISE * matrix[8]),
     ]
@@ -182,7 +184,7 @@ def audio_tflite() -> bytes:
             levels = torch.log(powers[:, :8] + powers[:, 8:] + FLOOR)
             features = levels - levels.mean(dim=1, keepdim=True)
             length = torch.sqrt((features * features).sum(dim=1, keepdim=True))
-            unit = features / torch.clamp(length, min=0.1)
+            unit = features / torch.clamp(length, min=SHORTEST)
             return unit @ self.matrix[:8] + NOISE * self.matrix[8]
 
     converted = litert_torch.convert(Tiny().eval(), (torch.zeros(1, WINDOW_SAMPLES),))

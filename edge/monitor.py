@@ -1,0 +1,223 @@
+"""edge-monitor: listen to files, a pipe or a microphone, and tell when a sound of the watchlist is heard."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from edge.audio import FileSource, PcmSource
+from edge.audio_events import AudioSource, Gap, Skipped
+from edge.bundle import Bundle, default_bundle
+from edge.clips import ClipWriter
+from edge.config import STDIN, Audio, Config
+from edge.encoder import AudioEncoder, compile_queries, open_audio_encoder
+from edge.errors import AudioError, BundleError, FieldcubeError, UsageError
+from edge.matcher import Matcher
+from edge.monitor_arguments import configuration, parse_arguments
+from edge.monitor_reports import JsonReport, PlainReport, Report
+from edge.observation import Detection, Observation
+from edge.pipeline import Pipeline, Totals
+from edge.stopping import Stop
+from edge.store import ObservationStore
+from edge.store_schema import store_path
+from edge.systemd import notify
+from edge.unstored import Unstored
+from edge.watchlist import Watchlist, load_watchlist
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run edge-monitor; return 0, 1 when it failed, 2 for bad usage, a bad list or a bad configuration."""
+    try:
+        with Stop().on_signals() as stop:
+            args = parse_arguments(argv)
+            _monitor(configuration(args), args, stop)
+        sys.stdout.flush()
+    except FieldcubeError as error:
+        print(f"edge-monitor: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output, for example head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:  # asked twice
+        print("edge-monitor: stopped at once", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
+    bundle = Bundle.load(config.encoder.bundle or default_bundle())
+    if bundle.manifest.calibration is None:
+        raise BundleError(
+            f"{bundle.folder}: expected a calibration in the manifest, found none; "
+            "without it no distance says how likely a sound is: export the bundle again with one"
+        )
+    watchlist = _watchlist(bundle, config)  # the text encoder is gone when the other one is opened
+    encoder = open_audio_encoder(bundle, config.encoder.runtime, config.encoder.threads)
+    hop_samples = _hop_samples(config.monitor.hop_s, encoder)
+    matcher = Matcher(watchlist, bundle.manifest.decoys, bundle.manifest.calibration)
+    source = _source(config.audio, encoder.sample_rate_hz)
+    is_live = not config.audio.input or STDIN in config.audio.input
+    totals, started_s = Totals(), time.perf_counter()
+
+    def real_time_factor() -> float | None:
+        """Return seconds of work for a second of sound; to wait for sound is no work."""
+        spent_s = totals.busy_s if is_live else time.perf_counter() - started_s
+        return spent_s / totals.seconds_audio if totals.seconds_audio else None
+
+    with ExitStack() as stack:
+        store = _store(config, args.no_store)
+        stack.enter_context(store)
+        report = _Supervised(_report(args, matcher, totals, real_time_factor), store)
+        stack.callback(report.close)
+        _log_to_stderr()
+        for damaged in getattr(store, "put_aside", ()):
+            report.failing(f"the store was damaged: it is now {damaged}, and a new one was begun")
+        clips = _clips(config, encoder)
+        if clips is not None:
+            stack.callback(clips.close)
+        _tell_start(report, bundle, encoder, watchlist, hop_samples)
+        notify("READY=1")
+        started_s = time.perf_counter()
+        pipeline = Pipeline(encoder, matcher, store, clips, report, hop_samples, totals=totals)
+        pipeline.run(stop.until_asked(source.events()))
+        notify("STOPPING=1")
+    report.summary(totals, real_time_factor())
+    if report.first_failure and not totals.n_windows and not stop.is_asked:
+        raise AudioError(f"expected sound that can be heard, found none: {report.first_failure}")
+
+
+class _Supervised:
+    """Passes what happens on to a report; tells systemd of written codes, remembers the first failure."""
+
+    def __init__(self, report: Report, store: ObservationStore | Unstored) -> None:
+        self.first_failure = ""
+        self._report, self._store, self._n_written = report, store, store.committed_seq
+        self.heard, self.state, self.failing = report.heard, report.state, report.failing
+        self.summary, self.close = report.summary, report.close
+
+    def observed(self, observation: Observation, detections: Sequence[Detection]) -> None:
+        """Health is a code that was written, not a process that is alive."""
+        if self._store.committed_seq > self._n_written:
+            self._n_written = self._store.committed_seq
+            notify("WATCHDOG=1")
+        self._report.observed(observation, detections)
+
+    def lost(self, gap: Gap, sample_rate_hz: int) -> None:
+        """Pass on lost sound."""
+        self.first_failure = self.first_failure or f"{gap.source}: {gap.reason}"
+        self._report.lost(gap, sample_rate_hz)
+
+    def skipped(self, skipped: Skipped) -> None:
+        """Pass on a source that could not be heard."""
+        self.first_failure = self.first_failure or f"{skipped.source}: {skipped.reason}"
+        self._report.skipped(skipped)
+
+
+def _watchlist(bundle: Bundle, config: Config) -> Watchlist:
+    """Return the queries with codes of the bundle; sentences are compiled now."""
+    assert config.monitor.queries is not None  # configuration() refuses to go on without
+    manifest = bundle.manifest
+    loaded = load_watchlist(config.monitor.queries, manifest.code_space, manifest.code_bits)
+    if isinstance(loaded, Watchlist):
+        return loaded
+    return compile_queries(bundle, loaded, config.encoder.runtime, config.encoder.threads)
+
+
+def _source(audio: Audio, rate_hz: int) -> AudioSource:
+    """Return the source that was asked for; PortAudio is looked for only where it is a microphone."""
+    if STDIN in audio.input:
+        assert audio.sample_rate_hz is not None  # configuration() refuses a pipe without it
+        return PcmSource(sys.stdin.buffer, audio.sample_rate_hz, rate_hz, audio.channels or 1)
+    if audio.input:
+        return FileSource(audio.input, rate_hz)
+    from edge.microphone import MicrophoneSource
+
+    return MicrophoneSource(
+        audio.microphone or None,
+        rate_hz,
+        rate_in_hz=audio.sample_rate_hz,
+        channels=audio.channels,
+        sample_format=audio.sample_format,
+    )
+
+
+def _hop_samples(hop_s: float | None, encoder: AudioEncoder) -> int:
+    """Return the hop; half a window by default, so that every sound of up to half a window is whole in one.
+
+    Raises UsageError for a hop over which sound would be passed unheard.
+    """
+    if hop_s is None:
+        return max(1, encoder.window_samples // 2)
+    window_s = encoder.window_samples / encoder.sample_rate_hz
+    if not 0 < hop_s <= window_s:
+        raise UsageError(
+            f"--hop: expected more than 0 and at most a window ({window_s:g} s), found {hop_s:g}"
+        )
+    return max(1, round(hop_s * encoder.sample_rate_hz))
+
+
+def _store(config: Config, no_store: bool) -> ObservationStore | Unstored:
+    device_id = config.deployment.device_id
+    if no_store:
+        return Unstored(device_id)
+    interval_s = config.monitor.commit_interval_s
+    return ObservationStore.open(config.monitor.store, device_id, commit_interval_s=interval_s)
+
+
+def _clips(config: Config, encoder: AudioEncoder) -> ClipWriter | None:
+    monitor, deployment = config.monitor, config.deployment
+    if not monitor.clips:
+        return None
+    beside = store_path(monitor.store)
+    return ClipWriter(
+        monitor.clips_dir or beside.with_name(f"{beside.stem}-clips"),
+        monitor.clip_pre_s,
+        monitor.clip_post_s,
+        rate_hz=encoder.sample_rate_hz,
+        window_samples=encoder.window_samples,
+        max_s=monitor.clip_max_s,
+        quota_bytes=monitor.clip_quota_bytes,
+        latitude=deployment.latitude,
+        longitude=deployment.longitude,
+    )
+
+
+def _report(
+    args: argparse.Namespace, matcher: Matcher, totals: Totals, real_time_factor: Callable[[], float | None]
+) -> Report:
+    if args.json:
+        return JsonReport(sys.stdout)
+    if args.view or (args.view is None and sys.stdout.isatty()):
+        from edge.monitor_view import LiveView  # brings rich: only where somebody looks
+
+        return LiveView(matcher, totals, real_time_factor)
+    return PlainReport(sys.stdout, sys.stderr)
+
+
+def _tell_start(
+    report: Report, bundle: Bundle, encoder: AudioEncoder, watchlist: Watchlist, hop_samples: int
+) -> None:
+    """Tell with what the recorder listens."""
+    manifest = bundle.manifest
+    report.state(
+        "listening",
+        bundle=f"{manifest.name} {manifest.version}",
+        code_space=manifest.code_space,
+        runtime=encoder.runtime,
+        queries=sum(not query.decoy for query in watchlist.queries),
+        window_s=encoder.window_samples / encoder.sample_rate_hz,
+        hop_s=hop_samples / encoder.sample_rate_hz,
+    )
+
+
+def _log_to_stderr() -> None:
+    """Send log records to stderr, as it is when they come: the live view replaces it for a while."""
+    logging.basicConfig(level=logging.INFO, format="edge-monitor: %(message)s", stream=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""What edge-monitor says: JSON lines for programs, plain lines for pipes and logs. The live view is edge.monitor_view."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol, TextIO
+
+from edge.audio_events import Block, Gap, Skipped
+from edge.observation import Detection, Observation, detection_record
+from edge.pipeline import Listener, Totals
+
+
+class Report(Listener, Protocol):
+    """A listener of the pipeline that also tells how a run begins and ends."""
+
+    def state(self, name: str, **details: Any) -> None:
+        """Tell that the recorder is in another state: listening, failing, writing again."""
+
+    def summary(self, totals: Totals, real_time_factor: float | None) -> None:
+        """Tell what the run came to."""
+
+    def close(self) -> None:
+        """Give the terminal back."""
+
+
+class JsonReport:
+    """One JSON object a line, in UTF-8, each written out at once (DESIGN.md, "What a program may read")."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def heard(self, block: Block) -> None:
+        """Say nothing of sound alone."""
+
+    def observed(self, observation: Observation, detections: Sequence[Detection]) -> None:
+        """Write the detections."""
+        for detection in detections:
+            self._write(detection_record(observation, detection))
+
+    def lost(self, gap: Gap, sample_rate_hz: int) -> None:
+        """Write a gap."""
+        self._write(gap_record(gap, sample_rate_hz))
+
+    def skipped(self, skipped: Skipped) -> None:
+        """Write a skipped file."""
+        self._write({"type": "skipped", "file": skipped.source, "reason": skipped.reason})
+
+    def failing(self, reason: str) -> None:
+        """Write the state of the store."""
+        self.state("failing" if reason else "recovered", reason=reason or None)
+
+    def state(self, name: str, **details: Any) -> None:
+        """Write a state."""
+        self._write({"type": "state", "state": name, **details})
+
+    def summary(self, totals: Totals, real_time_factor: float | None) -> None:
+        """Write the summary, the last line."""
+        self._write(summary_record(totals, real_time_factor))
+
+    def close(self) -> None:
+        """Leave nothing in a buffer."""
+        self._out.flush()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._out.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        self._out.flush()
+
+
+class PlainReport:
+    """A line for each detection on out; what went wrong on errors."""
+
+    def __init__(self, out: TextIO, errors: TextIO = sys.stderr) -> None:
+        self._out, self._errors = out, errors
+
+    def heard(self, block: Block) -> None:
+        """Say nothing of sound alone."""
+
+    def observed(self, observation: Observation, detections: Sequence[Detection]) -> None:
+        """Write a line for each detection."""
+        for detection in detections:
+            print(detection_line(observation, detection), file=self._out, flush=True)
+
+    def lost(self, gap: Gap, sample_rate_hz: int) -> None:
+        """Write a gap."""
+        print(gap_line(gap, sample_rate_hz), file=self._errors)
+
+    def skipped(self, skipped: Skipped) -> None:
+        """Write a skipped file."""
+        print(f"skipped: {skipped.source}: {skipped.reason}", file=self._errors)
+
+    def failing(self, reason: str) -> None:
+        """Write the state of the store."""
+        print(f"warning: {reason}" if reason else "the store can be written again", file=self._errors)
+
+    def state(self, name: str, **details: Any) -> None:
+        """Write a state with its details."""
+        shown = ", ".join(f"{key} {value}" for key, value in details.items() if value is not None)
+        print(f"{name}: {shown}", file=self._errors)
+
+    def summary(self, totals: Totals, real_time_factor: float | None) -> None:
+        """Write the summary."""
+        print(summary_line(totals, real_time_factor), file=self._out, flush=True)
+
+    def close(self) -> None:
+        """Leave nothing in a buffer."""
+        self._out.flush()
+
+
+def gap_record(gap: Gap, sample_rate_hz: int) -> dict[str, Any]:
+    """Return a gap as a line of --json."""
+    return {
+        "type": "gap",
+        "source": gap.source,
+        "offset_s": gap.first_sample / sample_rate_hz,
+        "duration_s": gap.n_samples / sample_rate_hz,
+        "reason": gap.reason,
+    }
+
+
+def summary_record(totals: Totals, real_time_factor: float | None) -> dict[str, Any]:
+    """Return the summary as a line of --json; real_time_factor is None where nothing was heard."""
+    return {
+        "type": "summary",
+        "n_windows": totals.n_windows,
+        "n_detections": totals.n_detections,
+        "n_skipped": totals.n_skipped,
+        "n_gaps": totals.n_gaps,
+        "seconds_audio": round(totals.seconds_audio, 3),
+        "real_time_factor": None if real_time_factor is None else round(real_time_factor, 6),
+    }
+
+
+def detection_line(observation: Observation, detection: Detection) -> str:
+    """Return a detection for people: when, where, what, how sure."""
+    when = observation.started_at or position(observation.offset_s)
+    sure = f"{100 * detection.probability:.0f} %, {detection.distance} bits"
+    clip = f"  {detection.clip}" if detection.clip else ""
+    return (
+        f"{when}  {detection.query}  ({sure})  {observation.source} at {position(observation.offset_s)}{clip}"
+    )
+
+
+def gap_line(gap: Gap, sample_rate_hz: int) -> str:
+    """Return a gap for people."""
+    start_s, lost_s = gap.first_sample / sample_rate_hz, gap.n_samples / sample_rate_hz
+    return f"gap: {gap.source} at {position(start_s)}: {lost_s:.2f} s missing: {gap.reason}"
+
+
+def summary_line(totals: Totals, real_time_factor: float | None) -> str:
+    """Return the summary for people."""
+    speed = "" if not real_time_factor else f", {1 / real_time_factor:.0f} times real time"
+    parts = [f"{totals.seconds_audio:.1f} s of sound{speed}", _count(totals.n_windows, "window")]
+    parts.append(_count(totals.n_detections, "detection"))
+    parts += [_count(n, what) for n, what in ((totals.n_gaps, "gap"),) if n]
+    parts += [f"{totals.n_skipped} skipped"] if totals.n_skipped else []
+    return ", ".join(parts)
+
+
+def position(seconds: float) -> str:
+    """Return a position in a recording as h:mm:ss.s."""
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{int(minutes // 60)}:{int(minutes % 60):02d}:{rest:04.1f}"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

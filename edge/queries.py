@@ -1,0 +1,102 @@
+"""edge-queries: compile the sentences of a watchlist into codes, or list what is in one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from edge.bundle import Bundle, default_bundle
+from edge.errors import FieldcubeError
+from edge.watchlist import Query, Watchlist, load_watchlist, write_watchlist
+
+_EXAMPLE = """example:
+  edge-queries watchlist.txt                      (check it, and list what it asks for)
+  edge-queries watchlist.txt -o watchlist.json    (compile it, for a recorder without a text encoder)"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run edge-queries; return 0, 1 when it failed, 2 for bad usage or a bad list."""
+    args = _parse_arguments(argv)
+    try:
+        _run(args)
+        sys.stdout.flush()
+    except FieldcubeError as error:
+        print(f"edge-queries: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output, for example head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("edge-queries: stopped", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="edge-queries",
+        description="Compile a watchlist, or list its queries.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("watchlist", type=Path, help="watchlist.txt, or a compiled watchlist.json")
+    add("-o", "--output", type=Path, metavar="FILE", help="write the compiled list here")
+    add("--bundle", type=Path, metavar="FOLDER", help="the bundle of the recorder (default: the starter)")
+    add("--runtime", choices=("auto", "onnx", "tflite"), default="auto", help="for sound: queries (auto)")
+    add("--json", action="store_true", help="print one JSON object a line")
+    return parser.parse_args(argv)
+
+
+def _run(args: argparse.Namespace) -> None:
+    loaded = load_watchlist(args.watchlist)
+    queries: Iterable[Query] = loaded.queries if isinstance(loaded, Watchlist) else loaded
+    if args.output is not None:
+        bundle = Bundle.load(args.bundle or default_bundle())
+        compiled = _compiled(loaded, bundle, args)
+        write_watchlist(args.output, compiled)
+        queries = compiled.queries
+        if not args.json:
+            n, space = len(compiled.queries), compiled.code_space
+            print(f"{args.output}: {n} queries in code space {space}", file=sys.stderr)
+    for query in queries:
+        print(_json_line(query) if args.json else _line(query))
+
+
+def _compiled(loaded: Watchlist | list[Query], bundle: Bundle, args: argparse.Namespace) -> Watchlist:
+    """Return the list in codes of the bundle; one that was compiled before is only checked."""
+    manifest = bundle.manifest
+    if isinstance(loaded, Watchlist):
+        checked = load_watchlist(args.watchlist, manifest.code_space, manifest.code_bits)
+        assert isinstance(checked, Watchlist)  # the same file a moment ago
+        return checked
+    from edge.encoder import compile_queries  # brings a runtime: only where codes are asked for
+
+    return compile_queries(bundle, loaded, args.runtime)
+
+
+def _json_line(query: Query) -> str:
+    record = {
+        "type": "query",
+        "name": query.name,
+        "text": query.text,
+        "kind": query.kind,
+        "decoy": query.decoy,
+        "min_probability": query.min_probability,
+        "code": None if query.code is None else query.code.hex(),
+    }
+    return json.dumps(record, ensure_ascii=False)
+
+
+def _line(query: Query) -> str:
+    prefix = ("decoy: " if query.decoy else "") + ("" if query.kind == "text" else f"{query.kind}: ")
+    options = [f"name={query.name}"] if query.name != query.text else []
+    options += [] if query.min_probability is None else [f"probability={query.min_probability:g}"]
+    return " | ".join([f"{prefix}{query.text}", *options])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
