@@ -1,0 +1,148 @@
+"""Checks of the board: clock, disk, memory, microphone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from edge.audio_events import AudioEvent, AudioSource, Block
+from edge.clock import Clock, SystemClock
+from edge.config import Audio, Monitor
+from edge.errors import AudioError, FieldcubeError
+from edge.store_schema import store_path
+
+MAX_MEMORY_MB = 150  # of edge-monitor: what is left of 512 MB is for the system and its page cache
+MIN_DISK_MB = 500  # 100 days of codes at half-window hop are 210 MB; the rest is for the system's logs
+_LISTEN_S = 2.0
+_MIN_DBFS = -90.0  # below it, 16-bit sound is digital silence
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at: what was found, what is required, and what to do about it."""
+
+    name: str
+    ok: bool
+    value: str | float | None
+    unit: str | None = None
+    limit: float | None = None
+    hint: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return a line of --json."""
+        keys = ("name", "ok", "value", "unit", "limit", "hint")
+        return {"type": "check", **{key: getattr(self, key) for key in keys}}
+
+    def line(self) -> str:
+        """Return a line for people."""
+        found = (
+            "-"
+            if self.value is None
+            else f"{self.value:.4g}"
+            if isinstance(self.value, float)
+            else self.value
+        )
+        limit = "" if self.limit is None else f" (limit {self.limit:g})"
+        unit = f" {self.unit}" if self.unit else ""
+        hint = f"  {self.hint}" if self.hint else ""
+        return f"{'ok  ' if self.ok else 'FAIL'}  {self.name:<18}  {found}{unit}{limit}{hint}"
+
+
+def check_clock(clock: Clock | None = None) -> Check:
+    """See what the wall clock is worth. An unset one is no failure: times can be corrected later."""
+    state = (clock or SystemClock()).now().clock_state
+    hint = "observations will have no UTC until the clock is set: network, GNSS or a battery-backed clock"
+    return Check("clock", True, state, hint=hint if state == "unset" else None)
+
+
+def check_disk(monitor: Monitor, free_bytes: Callable[[Path], int] | None = None) -> Check:
+    """See whether the store's folder can be written and has room, also for the clips that are allowed."""
+    folder = store_path(monitor.store).absolute().parent
+    while not folder.exists():  # the store makes the folders that are missing
+        folder = folder.parent
+    free_mb = (free_bytes or _free_bytes)(folder) / 1e6
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Check("disk", False, free_mb, "MB", MIN_DISK_MB, f"{folder} cannot be written by this user")
+    hint = None
+    if free_mb < MIN_DISK_MB:
+        hint = f"make room in {folder}, or give another --store"
+    elif monitor.clips and free_mb < MIN_DISK_MB + monitor.clip_quota_bytes / 1e6:
+        hint = f"less than clips may take: lower clip_quota_bytes ({monitor.clip_quota_bytes / 1e6:.0f} MB)"
+    return Check("disk", free_mb >= MIN_DISK_MB, free_mb, "MB", MIN_DISK_MB, hint)
+
+
+def check_memory(status: Path = Path("/proc/self/status")) -> Check:
+    """See what this process, with the encoder that is to run, takes of memory."""
+    try:
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+        used_mb = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024 / 1e6
+    except (OSError, StopIteration):
+        return Check("memory", True, None, "MB", MAX_MEMORY_MB, "this system does not tell")
+    ok = used_mb <= MAX_MEMORY_MB
+    return Check(
+        "memory", ok, used_mb, "MB", MAX_MEMORY_MB, None if ok else "take a smaller bundle, or one thread"
+    )
+
+
+def check_microphone(audio: Audio, open_source: Callable[[Audio], AudioSource] | None = None) -> Check:
+    """Record for two seconds: the device is there, and what it gives is sound."""
+    try:
+        source = (open_source or _open_microphone)(audio)
+        level_dbfs = _level_dbfs(source)
+    except (FieldcubeError, _GaveUpError) as error:
+        return Check("microphone", False, None, "dBFS", _MIN_DBFS, str(error))
+    ok = level_dbfs > _MIN_DBFS
+    hint = None if ok else "digital silence: is it muted, or its gain at zero? see alsamixer"
+    return Check("microphone", ok, level_dbfs, "dBFS", _MIN_DBFS, hint)
+
+
+class _GaveUpError(Exception):
+    """The device cannot be opened; the recorder would try again for ever."""
+
+
+def _open_microphone(audio: Audio) -> AudioSource:
+    from edge.microphone import MicrophoneSource
+    from edge.microphone_devices import find_microphone, list_microphones
+
+    found = list_microphones()
+    if find_microphone(audio.microphone or None, found) is None:
+        names = "; ".join(f"{each.name} {each.usb}".strip() for each in found) or "none"
+        raise AudioError(f"expected {audio.microphone or 'a device that can record'}, found {names}")
+
+    def give_up(_seconds: float) -> NoReturn:
+        raise _GaveUpError("the device is there, but cannot be opened or gives no sound; see arecord -l")
+
+    return MicrophoneSource(
+        audio.microphone or None,
+        48_000,
+        rate_in_hz=audio.sample_rate_hz,
+        channels=audio.channels,
+        sample_format=audio.sample_format,
+        wait=give_up,
+    )
+
+
+def _level_dbfs(source: AudioSource) -> float:
+    """Return the level of the first seconds without their mean (a constant is no sound), in dB of full scale."""
+    heard: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+    events: list[AudioEvent] = []
+    for event in source.events():
+        if isinstance(event, Block):
+            heard.append(event.samples)
+        events.append(event)
+        if sum(map(len, heard)) >= _LISTEN_S * source.sample_rate_hz or len(events) > 100:
+            break
+    if not heard:
+        raise _GaveUpError("the device gave no sound")
+    samples = np.concatenate(heard).astype(np.float64)
+    return float(20 * np.log10(max(float(samples.std()), 1e-6)))
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
