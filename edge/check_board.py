@@ -41,13 +41,9 @@ class Check:
 
     def line(self) -> str:
         """Return a line for people."""
-        found = (
-            "-"
-            if self.value is None
-            else f"{self.value:.4g}"
-            if isinstance(self.value, float)
-            else self.value
-        )
+        found = "-" if self.value is None else self.value
+        if isinstance(found, float):
+            found = f"{found:.0f}" if abs(found) >= 100 else f"{found:.4g}"
         limit = "" if self.limit is None else f" (limit {self.limit:g})"
         unit = f" {self.unit}" if self.unit else ""
         hint = f"  {self.hint}" if self.hint else ""
