@@ -46,7 +46,13 @@ from export.sources import Source
 from train.checkpoint import Checkpoint
 
 TEXT_TOLERANCE = 0.05  # |golden logit| from which a bit of a sentence must be equal on any CPU
-GOLDEN_SENTENCES = ("chainsaw", "a dog barks", "frogs calling at a pond", "Strix aluco with common name Tawny Owl", "gunshots")
+GOLDEN_SENTENCES = (
+    "chainsaw",
+    "a dog barks",
+    "frogs calling at a pond",
+    "Strix aluco with common name Tawny Owl",
+    "gunshots",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +71,38 @@ class Part:
     tolerance: float
 
 
-def audio_part(source: Source, runtime: Runtime, precision: str, file: Path, encode: EncodeWindow, tolerance: float) -> Part:
+def audio_part(
+    source: Source, runtime: Runtime, precision: str, file: Path, encode: EncodeWindow, tolerance: float
+) -> Part:
     """Wrap an exported audio encoder."""
     audio = source.checkpoint.settings.audio
     golden = np.round(source.golden * 32767).astype(np.int16)
     logits = np.stack([encode(window.astype(np.float32) / np.float32(32767)) for window in golden])
     entry_input = AudioInput(audio.sample_rate_hz, audio.window_samples)
     name = f"audio.{file.suffix[1:]}"
-    return Part("audio", runtime, precision, name, file.read_bytes(), entry_input, None, golden, logits, tolerance)
+    return Part(
+        "audio", runtime, precision, name, file.read_bytes(), entry_input, None, golden, logits, tolerance
+    )
 
 
-def text_part(file: Path, precision: str, tokenizer_json: bytes, max_tokens: int, encode: EncodeSentence) -> Part:
+def text_part(
+    file: Path, precision: str, tokenizer_json: bytes, max_tokens: int, encode: EncodeSentence
+) -> Part:
     """Wrap an exported text encoder."""
     logits = np.stack([encode(sentence) for sentence in GOLDEN_SENTENCES])
     entry_input = TextInput(max_tokens, "tokenizer.json", hashlib.sha256(tokenizer_json).hexdigest())
     sentences = np.asarray(GOLDEN_SENTENCES)
     return Part(
-        "text", "onnx", precision, "text.onnx", file.read_bytes(), entry_input, tokenizer_json, sentences, logits, TEXT_TOLERANCE
+        "text",
+        "onnx",
+        precision,
+        "text.onnx",
+        file.read_bytes(),
+        entry_input,
+        tokenizer_json,
+        sentences,
+        logits,
+        TEXT_TOLERANCE,
     )
 
 
@@ -93,7 +114,13 @@ def code_space_of(checkpoint: Checkpoint) -> str:
 def commit_id() -> str:
     """Commit of the working tree, or "unknown" outside a clone."""
     try:
-        done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+        done = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).parent,
+        )
     except FileNotFoundError:
         return "unknown"
     return done.stdout.strip() or "unknown"
@@ -108,7 +135,11 @@ def existing(folder: Path, code_space: str) -> Bundle | None:
 
 
 def assemble(
-    folder: Path, checkpoint: Checkpoint, parts: Sequence[Part], encode_text: EncodeSentence, figures: dict[str, Any]
+    folder: Path,
+    checkpoint: Checkpoint,
+    parts: Sequence[Part],
+    encode_text: EncodeSentence,
+    figures: dict[str, Any],
 ) -> Bundle:
     """Write a bundle of `parts`, keeping encoders of other runtimes from a bundle of the same checkpoint in `folder`."""
     code_space, notes, n_bits = code_space_of(checkpoint), checkpoint.notes, checkpoint.settings.n_bits
@@ -134,7 +165,9 @@ def assemble(
         if part.tokenizer_json is not None:
             files["tokenizer.json"] = part.tokenizer_json
         sha256 = hashlib.sha256(part.content).hexdigest()
-        entries.append(EncoderEntry(part.modality, part.runtime, part.precision, part.name, sha256, part.input))
+        entries.append(
+            EncoderEntry(part.modality, part.runtime, part.precision, part.name, sha256, part.input)
+        )
         arrays = golden.setdefault(part.modality, {})
         arrays["inputs" if part.modality == "audio" else "texts"] = part.golden_inputs
         arrays[f"logits_{part.runtime}"] = part.golden_logits
@@ -146,7 +179,9 @@ def assemble(
         np.savez_compressed(stream, **arrays)
         name = f"golden_{modality}.npz"
         files[name] = stream.getvalue()
-        golden_entries.append(GoldenEntry(modality, name, hashlib.sha256(files[name]).hexdigest(), tolerances[modality]))
+        golden_entries.append(
+            GoldenEntry(modality, name, hashlib.sha256(files[name]).hexdigest(), tolerances[modality])
+        )
     manifest = Manifest(
         name=notes.name,
         version="1",
@@ -158,10 +193,17 @@ def assemble(
         golden=tuple(golden_entries),
         licence=notes.licence,
         licence_note=notes.licence_note,
-        provenance={"train_run": notes.train_run, "commit": commit_id(), "data": notes.data, "checkpoint": checkpoint.sha256},
+        provenance={
+            "train_run": notes.train_run,
+            "commit": commit_id(),
+            "data": notes.data,
+            "checkpoint": checkpoint.sha256,
+        },
         figures=figures,
     )
-    files["MODEL_CARD.md"] = write_card(manifest, {name: len(content) for name, content in files.items()}).encode()
+    files["MODEL_CARD.md"] = write_card(
+        manifest, {name: len(content) for name, content in files.items()}
+    ).encode()
     return write_bundle(folder, manifest, files)
 
 
@@ -169,16 +211,24 @@ def add_figures(folder: Path, figures: dict[str, Any]) -> Bundle:
     """Rewrite a bundle with measured figures in its manifest and model card."""
     bundle = Bundle.load(folder)
     manifest = replace(bundle.manifest, figures={**bundle.manifest.figures, **figures})
-    files = {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in ("manifest.json", "MODEL_CARD.md")}
-    files["MODEL_CARD.md"] = write_card(manifest, {name: len(content) for name, content in files.items()}).encode()
+    files = {
+        p.name: p.read_bytes() for p in folder.iterdir() if p.name not in ("manifest.json", "MODEL_CARD.md")
+    }
+    files["MODEL_CARD.md"] = write_card(
+        manifest, {name: len(content) for name, content in files.items()}
+    ).encode()
     return write_bundle(folder, manifest, files)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle", type=Path, required=True, help="bundle folder")
-    parser.add_argument("--figures", type=Path, required=True, help="JSON that `python -m train evaluate --json` wrote")
+    parser.add_argument(
+        "--figures", type=Path, required=True, help="JSON that `python -m train evaluate --json` wrote"
+    )
     arguments = parser.parse_args(argv)
     try:
         add_figures(arguments.bundle, json.loads(arguments.figures.read_text(encoding="utf-8")))

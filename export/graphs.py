@@ -44,7 +44,9 @@ class DeployedText(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Map int64 [batch, n_tokens] to logits [batch, n_bits]."""
-        embedding = self.tower(input_ids, attention_mask).unsqueeze(1)  # 3-d: a MatMul in the graph, which can be quantised
+        embedding = self.tower(input_ids, attention_mask).unsqueeze(
+            1
+        )  # 3-d: a MatMul in the graph, which can be quantised
         logits: Tensor = self.head(embedding).squeeze(1)
         return logits
 

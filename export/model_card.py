@@ -31,7 +31,8 @@ def _figure_rows(figures: Mapping[str, Any], prefix: str = "") -> list[str]:
 def write_card(manifest: Manifest, sizes: Mapping[str, int]) -> str:
     """The text of the card; sizes: bytes of each file of the bundle."""
     encoders = [
-        f"| {e.modality} | {e.runtime} | {e.precision} | {e.file} | {sizes[e.file] / 1e6:.2f} |" for e in manifest.encoders
+        f"| {e.modality} | {e.runtime} | {e.precision} | {e.file} | {sizes[e.file] / 1e6:.2f} |"
+        for e in manifest.encoders
     ]
     calibration = manifest.calibration
     rule = (

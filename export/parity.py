@@ -54,7 +54,9 @@ class ParityRow:
         """What is below the limits, in words."""
         found = []
         if self.is_float and self.max_difference > MAX_FLOAT_DIFFERENCE:
-            found.append(f"largest difference of a logit {self.max_difference:.2g}, limit {MAX_FLOAT_DIFFERENCE:g}")
+            found.append(
+                f"largest difference of a logit {self.max_difference:.2g}, limit {MAX_FLOAT_DIFFERENCE:g}"
+            )
         if self.raw < MIN_RAW_AGREEMENT:
             found.append(f"equal bits {self.raw:.4f}, limit {MIN_RAW_AGREEMENT}")
         if self.centred < MIN_CENTRED_AGREEMENT:

@@ -40,7 +40,9 @@ def onnx_text(file: Path, tokenizer_json: bytes) -> EncodeSentence:
 
     def encode(sentence: str) -> NDArray[np.float32]:
         ids = np.asarray([tokenizer.encode(sentence).ids], dtype=np.int64)
-        logits: NDArray[np.float32] = session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0][0]
+        logits: NDArray[np.float32] = session.run(
+            ["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        )[0][0]
         return logits
 
     return encode
@@ -57,7 +59,9 @@ def tflite_audio(file: Path) -> EncodeWindow:
     def encode(samples: NDArray[np.float32]) -> NDArray[np.float32]:
         interpreter.set_tensor(source, samples[None])
         interpreter.invoke()
-        logits: NDArray[np.float32] = interpreter.get_tensor(target)[0].copy()  # the next invoke overwrites it
+        logits: NDArray[np.float32] = interpreter.get_tensor(target)[
+            0
+        ].copy()  # the next invoke overwrites it
         return logits
 
     return encode

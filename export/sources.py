@@ -38,7 +38,9 @@ class Source:
     def reference_audio(self) -> NDArray[np.float32]:
         """Logits of the model as trained (BatchNorm not folded) for the parity windows, [n, n_bits]."""
         with torch.no_grad():
-            return np.concatenate([self.checkpoint.audio(torch.from_numpy(w[None])).numpy() for w in self.parity.samples])
+            return np.concatenate(
+                [self.checkpoint.audio(torch.from_numpy(w[None])).numpy() for w in self.parity.samples]
+            )
 
 
 def text_modules(
@@ -55,10 +57,16 @@ def text_modules(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that both exporters take."""
     parser.add_argument(
-        "--checkpoint", type=Path, default=DEFAULT, help="safetensors file that `python -m train run` wrote (default: the starter's)"
+        "--checkpoint",
+        type=Path,
+        default=DEFAULT,
+        help="safetensors file that `python -m train run` wrote (default: the starter's)",
     )
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "build" / "starter", help="bundle folder to write or complete (default %(default)s)"
+        "--out",
+        type=Path,
+        default=ROOT / "build" / "starter",
+        help="bundle folder to write or complete (default %(default)s)",
     )
     parser.add_argument(
         "--data",
@@ -89,6 +97,8 @@ def load_source(checkpoint_file: Path, data: Path | None) -> Source:
         parity = labelled_windows([recordings[i] for i in validation], rate_hz, n_samples, query_of)
         chosen = np.random.default_rng(0).permutation(training)[:N_CALIBRATION]
         windows = labelled_windows([recordings[i] for i in chosen], rate_hz, n_samples, query_of).samples
-        levels = 10 ** (np.random.default_rng(1).uniform(-30, 0, (len(windows), 1)) / 20)  # faint windows set ranges too
+        levels = 10 ** (
+            np.random.default_rng(1).uniform(-30, 0, (len(windows), 1)) / 20
+        )  # faint windows set ranges too
         calibration = (windows * levels).astype(np.float32)[:: max(1, len(windows) // N_CALIBRATION)]
     return Source(checkpoint, DeployedAudio(checkpoint.audio), parity, calibration, golden)

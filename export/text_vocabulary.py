@@ -41,8 +41,12 @@ def compact(tower: SentenceTower) -> CompactTower:
     rows = torch.tensor([index for index, _ in kept])
     new_index = {piece: i for i, (_, piece) in enumerate(kept)}
     with torch.no_grad():
-        embeddings.word_embeddings = nn.Embedding.from_pretrained(embeddings.word_embeddings.weight[rows].clone())
-        positions = embeddings.position_embeddings.weight[:MAX_TOKENS] + embeddings.token_type_embeddings.weight[0]
+        embeddings.word_embeddings = nn.Embedding.from_pretrained(
+            embeddings.word_embeddings.weight[rows].clone()
+        )
+        positions = (
+            embeddings.position_embeddings.weight[:MAX_TOKENS] + embeddings.token_type_embeddings.weight[0]
+        )
         embeddings.position_embeddings = nn.Embedding.from_pretrained(positions.clone())
         embeddings.token_type_embeddings.weight.zero_()
     description["model"]["vocab"] = new_index
@@ -51,7 +55,9 @@ def compact(tower: SentenceTower) -> CompactTower:
     for key in ("special_tokens",):
         for special in (description.get("post_processor") or {}).get(key, {}).values():
             special["ids"] = [new_index[token] for token in special["tokens"]]
-    if "sep" in (description.get("post_processor") or {}):  # the BERT post-processor carries (piece, id) pairs
+    if "sep" in (
+        description.get("post_processor") or {}
+    ):  # the BERT post-processor carries (piece, id) pairs
         for key in ("sep", "cls"):
             piece = description["post_processor"][key][0]
             description["post_processor"][key] = [piece, new_index[piece]]

@@ -33,7 +33,9 @@ from export.runtimes import EncodeSentence, onnx_audio, onnx_text
 from train.text_tower import MAX_TOKENS
 
 
-def export_text(source: sources.Source, folder: Path, console: Console) -> tuple[Part, EncodeSentence, list[ParityRow], NDArray[np.float32]]:
+def export_text(
+    source: sources.Source, folder: Path, console: Console
+) -> tuple[Part, EncodeSentence, list[ParityRow], NDArray[np.float32]]:
     """Export the text encoder; returns its part, the deployed encoder, parity rows, and PyTorch's logits of the parity queries."""
     console.print("text: sentence encoder, word pieces and positions cut to what queries use")
     queries, audio = source.parity.queries, source.reference_audio()
@@ -53,12 +55,16 @@ def export_text(source: sources.Source, folder: Path, console: Console) -> tuple
     return part, deployed, rows, reference
 
 
-def export_audio(source: sources.Source, text: NDArray[np.float32], folder: Path, console: Console) -> tuple[Part, list[ParityRow]]:
+def export_audio(
+    source: sources.Source, text: NDArray[np.float32], folder: Path, console: Console
+) -> tuple[Part, list[ParityRow]]:
     """Export the audio encoder; text: PyTorch's logits of the parity queries."""
     float_file, int8_file = folder / "audio.float.onnx", folder / "audio.onnx"
     console.print("audio: fold BatchNorm, export")
     audio_to_onnx(source.audio, source.checkpoint.settings.audio.window_samples, float_file)
-    console.print(f"audio: quantise to int8, front end in float, ranges from {len(source.calibration)} windows")
+    console.print(
+        f"audio: quantise to int8, front end in float, ranges from {len(source.calibration)} windows"
+    )
     quantize_audio(float_file, int8_file, source.calibration)
     reference = source.reference_audio()
     reference_map = retrieval(text, reference, source.parity)
@@ -66,7 +72,11 @@ def export_audio(source: sources.Source, text: NDArray[np.float32], folder: Path
     for name, file, is_float in (("audio float", float_file, True), ("audio int8", int8_file, False)):
         encode = onnx_audio(file)
         found = np.stack([encode(window) for window in source.parity.samples])
-        rows.append(compare(name, file, reference, found, reference_map, retrieval(text, found, source.parity), is_float))
+        rows.append(
+            compare(
+                name, file, reference, found, reference_map, retrieval(text, found, source.parity), is_float
+            )
+        )
     tolerance = float(np.quantile(np.abs(found - reference), 0.999))
     return audio_part(source, "onnx", "int8", int8_file, onnx_audio(int8_file), tolerance), rows
 
@@ -86,7 +96,9 @@ def parity_figures(rows: Sequence[ParityRow], n_windows: int) -> dict[str, objec
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     sources.add_arguments(parser)
     arguments = parser.parse_args(argv)
     console = Console()
@@ -103,7 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FieldcubeError as error:
         print(f"to_onnx: error: {error}", file=sys.stderr)
         return error.exit_code
-    console.print(f"bundle {bundle.folder}: code space {bundle.manifest.code_space}, licence {bundle.manifest.licence}")
+    console.print(
+        f"bundle {bundle.folder}: code space {bundle.manifest.code_space}, licence {bundle.manifest.licence}"
+    )
     return 0
 
 

@@ -53,7 +53,9 @@ def quantize_weights(float_file: Path, int8_file: Path) -> None:
     job.quantize().export_model(str(int8_file), overwrite=True)
 
 
-def export_audio(source: sources.Source, text: NDArray[np.float32], folder: Path, console: Console) -> tuple[Part, list[ParityRow]]:
+def export_audio(
+    source: sources.Source, text: NDArray[np.float32], folder: Path, console: Console
+) -> tuple[Part, list[ParityRow]]:
     """Export the audio encoder; text: logits of the parity queries [n_queries, n_bits]."""
     float_file, int8_file = folder / "audio.float.tflite", folder / "audio.tflite"
     console.print("audio: fold BatchNorm, convert to TFLite")
@@ -63,15 +65,24 @@ def export_audio(source: sources.Source, text: NDArray[np.float32], folder: Path
     reference = source.reference_audio()
     reference_map = retrieval(text, reference, source.parity)
     rows, found = [], reference
-    for name, file, is_float in (("audio TFLite float", float_file, True), ("audio TFLite int8 weights", int8_file, False)):
+    for name, file, is_float in (
+        ("audio TFLite float", float_file, True),
+        ("audio TFLite int8 weights", int8_file, False),
+    ):
         encode = tflite_audio(file)
         found = np.stack([encode(window) for window in source.parity.samples])
-        rows.append(compare(name, file, reference, found, reference_map, retrieval(text, found, source.parity), is_float))
+        rows.append(
+            compare(
+                name, file, reference, found, reference_map, retrieval(text, found, source.parity), is_float
+            )
+        )
     tolerance = float(np.quantile(np.abs(found - reference), 0.999))
     return audio_part(source, "tflite", "int8 weights", int8_file, tflite_audio(int8_file), tolerance), rows
 
 
-def text_of(source: sources.Source, out: Path, folder: Path, console: Console) -> tuple[list[Part], EncodeSentence, list[ParityRow]]:
+def text_of(
+    source: sources.Source, out: Path, folder: Path, console: Console
+) -> tuple[list[Part], EncodeSentence, list[ParityRow]]:
     """The text encoder of a bundle of this checkpoint in `out`, or a new export of it."""
     bundle = existing(out, code_space_of(source.checkpoint))
     for entry in bundle.manifest.encoders if bundle else ():
@@ -84,7 +95,9 @@ def text_of(source: sources.Source, out: Path, folder: Path, console: Console) -
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     sources.add_arguments(parser)
     arguments = parser.parse_args(argv)
     console = Console()
@@ -102,7 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FieldcubeError as error:
         print(f"to_tflite: error: {error}", file=sys.stderr)
         return error.exit_code
-    console.print(f"bundle {bundle.folder}: code space {bundle.manifest.code_space}, licence {bundle.manifest.licence}")
+    console.print(
+        f"bundle {bundle.folder}: code space {bundle.manifest.code_space}, licence {bundle.manifest.licence}"
+    )
     return 0
 
 

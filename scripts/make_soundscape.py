@@ -73,7 +73,9 @@ def mix_soundscape(
         sound = sound / max(float(np.sqrt(np.square(sound).mean())), 1e-6) * 10 ** (snr / 20)
         mix[start : start + len(sound)] += sound
         end = position + len(sound) / RATE_HZ
-        rows.append({"label": event.label, "begin_s": position, "end_s": end, "snr_db": snr, "file": event.file.name})
+        rows.append(
+            {"label": event.label, "begin_s": position, "end_s": end, "snr_db": snr, "file": event.file.name}
+        )
         position = end + gap_s * random.uniform(0.5, 1.5)
     return (mix / max(float(np.abs(mix).max()), 1e-6) * 10 ** (-3 / 20)).astype(np.float32), rows
 
@@ -82,21 +84,37 @@ def write_selections(path: Path, rows: Sequence[dict[str, object]]) -> None:
     """Write a Raven selection table."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        names = ("Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)", "Annotation", "SNR (dB)", "File")
+        names = (
+            "Begin Time (s)",
+            "End Time (s)",
+            "Low Freq (Hz)",
+            "High Freq (Hz)",
+            "Annotation",
+            "SNR (dB)",
+            "File",
+        )
         writer.writerow(("Selection", "View", "Channel", *names))
         for number, row in enumerate(rows, start=1):
             times = (f"{row['begin_s']:.3f}", f"{row['end_s']:.3f}", 0, RATE_HZ // 2)
-            writer.writerow((number, "Spectrogram 1", 1, *times, row["label"], f"{row['snr_db']:.1f}", row["file"]))
+            writer.writerow(
+                (number, "Spectrogram 1", 1, *times, row["label"], f"{row['snr_db']:.1f}", row["file"])
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets (docs/data.md)")
     parser.add_argument("--out", type=Path, required=True, help="sound file to write (flac, ogg or wav)")
     parser.add_argument("--seconds", type=float, default=600.0, help="length (default %(default)s)")
-    parser.add_argument("--gap", type=float, default=3.0, help="mean pause between events in s (default %(default)s)")
-    parser.add_argument("--snr", type=float, nargs=2, default=(0.0, 15.0), metavar=("LOW", "HIGH"), help="dB, drawn evenly")
+    parser.add_argument(
+        "--gap", type=float, default=3.0, help="mean pause between events in s (default %(default)s)"
+    )
+    parser.add_argument(
+        "--snr", type=float, nargs=2, default=(0.0, 15.0), metavar=("LOW", "HIGH"), help="dB, drawn evenly"
+    )
     parser.add_argument("--cc0", action="store_true", help="events under CC0 alone")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args(argv)
@@ -106,7 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     events = [e for e in events if e.licence == "CC0"] if arguments.cc0 else events
     backgrounds = [recordings[i].file for i in held_out if recordings[i].dataset == "maad_soundscapes"]
     random = np.random.default_rng(arguments.seed)
-    mix, rows = mix_soundscape(events, backgrounds, arguments.seconds, arguments.gap, tuple(arguments.snr), random)
+    mix, rows = mix_soundscape(
+        events, backgrounds, arguments.seconds, arguments.gap, tuple(arguments.snr), random
+    )
     soundfile.write(arguments.out, mix, RATE_HZ)
     table = arguments.out.with_suffix(".selections.txt")
     write_selections(table, rows)

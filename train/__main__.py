@@ -26,10 +26,19 @@ from edge.errors import FieldcubeError
 def _add_common(parser: argparse.ArgumentParser, preset: str | None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets (docs/data.md)")
     if preset:
-        parser.add_argument("--preset", default=preset, help="name of a preset or a TOML file (default %(default)s)")
+        parser.add_argument(
+            "--preset", default=preset, help="name of a preset or a TOML file (default %(default)s)"
+        )
         parser.add_argument("--out", type=Path, required=True, help="folder of the run: state, checkpoint")
-        parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "fieldcube", help="decoded audio (default %(default)s)")
-        parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
+        parser.add_argument(
+            "--cache",
+            type=Path,
+            default=Path.home() / ".cache" / "fieldcube",
+            help="decoded audio (default %(default)s)",
+        )
+        parser.add_argument(
+            "--device", default="auto", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)"
+        )
         parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
 
 
@@ -40,12 +49,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train a preset; run it again to go on where it stopped")
     _add_common(run, "starter")
-    folds = commands.add_parser("folds", help="train five times, each without another fifth, and pool the held-out birds")
+    folds = commands.add_parser(
+        "folds", help="train five times, each without another fifth, and pool the held-out birds"
+    )
     _add_common(folds, "starter_folds")
     evaluate = commands.add_parser("evaluate", help="measure a bundle on the held-out recordings")
     _add_common(evaluate, None)
-    evaluate.add_argument("--bundle", type=Path, default=None, help="bundle folder (default: the starter in edge/starter)")
-    evaluate.add_argument("--runtime", choices=("onnx", "tflite"), action="append", help="default: every one in the bundle")
+    evaluate.add_argument(
+        "--bundle", type=Path, default=None, help="bundle folder (default: the starter in edge/starter)"
+    )
+    evaluate.add_argument(
+        "--runtime", choices=("onnx", "tflite"), action="append", help="default: every one in the bundle"
+    )
     evaluate.add_argument("--json", type=Path, help="write the figures here")
     return parser
 
@@ -90,7 +105,9 @@ def folds(arguments: argparse.Namespace) -> int:
     tower = SentenceTower(preset.text_tower)
     birds, sounds = [], []
     for fold in range(5):
-        settings = dataclasses.replace(preset, name=f"{preset.name}{fold}", data=dataclasses.replace(preset.data, fold=fold))
+        settings = dataclasses.replace(
+            preset, name=f"{preset.name}{fold}", data=dataclasses.replace(preset.data, fold=fold)
+        )
         data, model = _train_one(settings, arguments, arguments.out / f"fold{fold}")
 
         @torch.no_grad()
@@ -103,13 +120,25 @@ def folds(arguments: argparse.Namespace) -> int:
 
         audio = settings.audio
         encoded = encode_validation(
-            data.recordings, fold, audio.sample_rate_hz, audio.window_samples, encode_audio, encode_text  # type: ignore[attr-defined]
+            data.recordings,
+            fold,
+            audio.sample_rate_hz,
+            audio.window_samples,
+            encode_audio,
+            encode_text,  # type: ignore[attr-defined]
         )
         birds.append(nearest_text(encoded, PHOEBE))
         sounds.append(float(nearest_text(encoded, ESC10).mean()))
-        print(f"fold {fold}: phoebe {100 * birds[-1].mean():.1f} % of {len(birds[-1])}, ESC-10 fold 4 {100 * sounds[-1]:.1f} %", flush=True)
-    print(f"phoebe birds, five folds, nearest of the 10 text codes, float encoder: {bootstrap(np.concatenate(birds))}")
-    print(f"ESC-10 fold 4 over the five runs: mean {100 * np.mean(sounds):.1f} %, least {100 * min(sounds):.1f}, most {100 * max(sounds):.1f}")
+        print(
+            f"fold {fold}: phoebe {100 * birds[-1].mean():.1f} % of {len(birds[-1])}, ESC-10 fold 4 {100 * sounds[-1]:.1f} %",
+            flush=True,
+        )
+    print(
+        f"phoebe birds, five folds, nearest of the 10 text codes, float encoder: {bootstrap(np.concatenate(birds))}"
+    )
+    print(
+        f"ESC-10 fold 4 over the five runs: mean {100 * np.mean(sounds):.1f} %, least {100 * min(sounds):.1f}, most {100 * max(sounds):.1f}"
+    )
     return 0
 
 
@@ -121,7 +150,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
     folder = arguments.bundle or default_bundle()
     present = [e.runtime for e in Bundle.load(folder).manifest.encoders if e.modality == "audio"]
-    figures = evaluate_bundle(folder, arguments.data, DataSettings(), arguments.runtime or present, Console(width=120))
+    figures = evaluate_bundle(
+        folder, arguments.data, DataSettings(), arguments.runtime or present, Console(width=120)
+    )
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return 0

@@ -91,7 +91,9 @@ class WindowSampler:
         self.cache, self.classes, self.settings = cache, classes, settings
         self.n_frames, self.frames_per_s = n_frames, frames_per_s
         self.n_classes = int(classes.max()) + 1
-        self.members = {c: [i for i in indices if classes[i] == c] for c in sorted({int(classes[i]) for i in indices})}
+        self.members = {
+            c: [i for i in indices if classes[i] == c] for c in sorted({int(classes[i]) for i in indices})
+        }
         self.backgrounds = self.members.get(background_class, [])
         counts = np.asarray([len(m) for m in self.members.values()], dtype=np.float64)
         self.keys = list(self.members)
@@ -120,11 +122,15 @@ class WindowSampler:
                 other, second = self._draw(random)
                 gain = 10 ** (-random.uniform(0, s.mix_db) / 10)
                 window = window + gain * second
-                share = np.sqrt(gain) / (1 + np.sqrt(gain))  # by amplitude: 12 dB weaker still counts for a fifth
+                share = np.sqrt(gain) / (
+                    1 + np.sqrt(gain)
+                )  # by amplitude: 12 dB weaker still counts for a fifth
                 weights[row, key] -= share
                 weights[row, other] += share
             if self.backgrounds and random.random() < s.background_share:
-                background = self._piece_of(self.backgrounds[int(random.integers(len(self.backgrounds)))], random)
+                background = self._piece_of(
+                    self.backgrounds[int(random.integers(len(self.backgrounds)))], random
+                )
                 window = window + background * 10 ** (-random.uniform(*s.snr_db) / 10)
             # 0 dBFS RMS is a mean band power of about 1.5 / n_fft at unit variance: near 1e-3
             level = 10 ** (random.uniform(*s.level_dbfs) / 10) * 1.5e-3
@@ -145,7 +151,9 @@ def mask_and_tilt(planes: Tensor, settings: AugmentSettings, random: torch.Gener
         return torch.rand(*shape, generator=random).to(device)
 
     knots = (uniform(n_batch, 1, 6) * 2 - 1) * settings.tilt
-    tilt = torch.nn.functional.interpolate(knots, size=n_mels, mode="linear", align_corners=True)  # [batch, 1, n_mels]
+    tilt = torch.nn.functional.interpolate(
+        knots, size=n_mels, mode="linear", align_corners=True
+    )  # [batch, 1, n_mels]
     planes = planes + torch.cat([tilt, torch.zeros_like(tilt)], dim=1).unsqueeze(3)
     if settings.band_shift:
         shift = int(torch.randint(-settings.band_shift, settings.band_shift + 1, (1,), generator=random))

@@ -65,7 +65,9 @@ def simulate(
     for _ in range(N_WATCHLISTS):
         size = int(random.integers(*WATCHLIST_SIZES))
         # half of a watchlist is of sounds that do occur, the rest of anything the encoder knows
-        listed = np.union1d(random.choice(heard, size=-(-size // 2), replace=False), random.choice(others, size=size // 2))
+        listed = np.union1d(
+            random.choice(heard, size=-(-size // 2), replace=False), random.choice(others, size=size // 2)
+        )
         rivals = ~(apart[listed] < limit).any(axis=0)
         nearest_query = to_queries[listed].argmin(axis=0)  # [n_windows]
         distance = to_queries[listed].min(axis=0)
@@ -75,14 +77,19 @@ def simulate(
         n_present = int(is_listed.sum())
         absent = np.flatnonzero(~is_listed)
         n_absent = min(len(absent), int(n_present * (1 - PRESENT_SHARE) / PRESENT_SHARE))
-        chosen = np.concatenate([np.flatnonzero(is_listed), random.choice(absent, size=n_absent, replace=False)])
+        chosen = np.concatenate(
+            [np.flatnonzero(is_listed), random.choice(absent, size=n_absent, replace=False)]
+        )
         n_answerable += n_present
         wins = chosen[distance[chosen] < decoy[chosen]]
         distances.append(distance[wins])
         correct.append(listed[nearest_query[wins]] == classes[wins])
         found_owners.append(owners[wins])
     return Pairs(
-        np.concatenate(distances).astype(np.float64), np.concatenate(correct), np.concatenate(found_owners), n_answerable
+        np.concatenate(distances).astype(np.float64),
+        np.concatenate(correct),
+        np.concatenate(found_owners),
+        n_answerable,
     )
 
 
@@ -122,7 +129,8 @@ def cross_fitted(pairs: Pairs, n_folds: int = 5) -> Reliability:
         stated[held] = fit_logistic(pairs.distances[~held], pairs.correct[~held])(pairs.distances[held])
     bins = np.minimum((stated * 10).astype(int), 9)
     error = sum(
-        abs(float(stated[bins == b].mean()) - float(pairs.correct[bins == b].mean())) * float((bins == b).mean())
+        abs(float(stated[bins == b].mean()) - float(pairs.correct[bins == b].mean()))
+        * float((bins == b).mean())
         for b in np.unique(bins)
     )
     alarms = stated >= 0.5
@@ -145,7 +153,10 @@ def as_notes(fitted: Logistic, pairs: Pairs, source: str) -> dict[str, object]:
 
 
 def mixed_in(
-    windows: NDArray[np.float32], backgrounds: Sequence[NDArray[np.float32]], snr_db: tuple[float, float], random: np.random.Generator
+    windows: NDArray[np.float32],
+    backgrounds: Sequence[NDArray[np.float32]],
+    snr_db: tuple[float, float],
+    random: np.random.Generator,
 ) -> NDArray[np.float32]:
     """Lay each window over a random background window at a random level; float32 [n, window_samples]."""
     mixed = np.empty_like(windows)

@@ -77,7 +77,9 @@ def load_checkpoint(path: Path = DEFAULT) -> Checkpoint:
         CheckpointError: no such file, another format version, or tensors that do not fit the settings in it.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: expected a checkpoint (.safetensors of `python -m train`), found none")
+        raise CheckpointError(
+            f"{path}: expected a checkpoint (.safetensors of `python -m train`), found none"
+        )
     try:
         with safe_open(path, "pt") as stream:
             metadata = stream.metadata() or {}
@@ -86,17 +88,25 @@ def load_checkpoint(path: Path = DEFAULT) -> Checkpoint:
         raise CheckpointError(f"{path}: expected a safetensors file, found: {error}") from error
     if metadata.get("format_version") != str(FORMAT_VERSION):
         found = metadata.get("format_version")
-        raise CheckpointError(f"{path}: expected checkpoint format {FORMAT_VERSION}, found {found}; train again or use another release")
+        raise CheckpointError(
+            f"{path}: expected checkpoint format {FORMAT_VERSION}, found {found}; train again or use another release"
+        )
     settings = settings_from(json.loads(metadata["settings"]), str(path))
     values = json.loads(metadata["notes"])
     notes = CheckpointNotes(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     audio = AudioEncoder(settings.audio, settings.n_bits)
     text_head = HashCoder(tensors["text_head.hidden.weight"].shape[1], settings.n_bits)
     for prefix, module in (("audio.", audio), ("text_head.", text_head)):
-        state = {k.removeprefix(prefix): v.float() if v.dtype == torch.float16 else v for k, v in tensors.items() if k.startswith(prefix)}
+        state = {
+            k.removeprefix(prefix): v.float() if v.dtype == torch.float16 else v
+            for k, v in tensors.items()
+            if k.startswith(prefix)
+        }
         try:
             module.load_state_dict(state)
         except RuntimeError as error:
-            raise CheckpointError(f"{path}: weights do not fit the settings stored with them: {error}") from error
+            raise CheckpointError(
+                f"{path}: weights do not fit the settings stored with them: {error}"
+            ) from error
         module.eval()
     return Checkpoint(audio, text_head, settings, notes, hashlib.sha256(path.read_bytes()).hexdigest())

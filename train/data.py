@@ -62,7 +62,9 @@ def read_labels(folder: Path) -> list[Recording]:
     """
     table = folder / "labels.csv"
     if not table.is_file():
-        raise DataError(f"{table}: expected a labels.csv (docs/data.md says how a set is laid out), found none")
+        raise DataError(
+            f"{table}: expected a labels.csv (docs/data.md says how a set is laid out), found none"
+        )
     with table.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
         missing = {"file", "label", "scientific_name", "split", "licence"} - set(reader.fieldnames or ())
@@ -73,9 +75,19 @@ def read_labels(folder: Path) -> list[Recording]:
             file = folder / row["file"]
             if not file.is_file():
                 raise DataError(f"{table}:{line}: expected the file {row['file']} in {folder}, found none")
-            origin = f"{row.get('note', '')} {row.get('source', '')}" if folder.name != "esc10" else row["file"]
+            origin = (
+                f"{row.get('note', '')} {row.get('source', '')}" if folder.name != "esc10" else row["file"]
+            )
             recordings.append(
-                Recording(file, folder.name, row["label"], row["scientific_name"], row["split"], row["licence"], origin)
+                Recording(
+                    file,
+                    folder.name,
+                    row["label"],
+                    row["scientific_name"],
+                    row["split"],
+                    row["licence"],
+                    origin,
+                )
             )
     return recordings
 
@@ -94,8 +106,7 @@ def validation_folds(recordings: Sequence[Recording]) -> NDArray[np.int64]:
             groups.setdefault((recording.dataset, recording.class_key), []).append(index)
     for order, (_, members) in enumerate(sorted(groups.items())):
         if len(members) > 1:
-            members = sorted(members, key=lambda i: recordings[i].file.name)
-            for position, index in enumerate(members):
+            for position, index in enumerate(sorted(members, key=lambda i: recordings[i].file.name)):
                 folds[index] = (position + order) % N_FOLDS
     return folds
 
@@ -109,7 +120,9 @@ def split(recordings: Sequence[Recording], fold: int) -> tuple[list[int], list[i
     is_validation = [f == fold or r.split == "fold4" for r, f in zip(recordings, folds, strict=True)]
     held_out = {r.origin_key for r, held in zip(recordings, is_validation, strict=True) if held}
     validation = [i for i, held in enumerate(is_validation) if held]
-    training = [i for i, held in enumerate(is_validation) if not held and recordings[i].origin_key not in held_out]
+    training = [
+        i for i, held in enumerate(is_validation) if not held and recordings[i].origin_key not in held_out
+    ]
     return training, validation
 
 
@@ -120,10 +133,14 @@ def is_open(licence: str) -> bool:
     return not restricted and any(upper.startswith(name.upper()) for name in OPEN_LICENCES)
 
 
-def load_recordings(root: Path, datasets: Iterable[str], accepts: Callable[[str], bool] = lambda _: True) -> list[Recording]:
+def load_recordings(
+    root: Path, datasets: Iterable[str], accepts: Callable[[str], bool] = lambda _: True
+) -> list[Recording]:
     """Read the named sets below `root`, keeping recordings whose licence `accepts`."""
     if not root.is_dir():
-        raise DataError(f"{root}: expected the folder of the data sets (docs/data.md), found none; pass --data FOLDER")
+        raise DataError(
+            f"{root}: expected the folder of the data sets (docs/data.md), found none; pass --data FOLDER"
+        )
     return [r for name in datasets for r in read_labels(root / name) if accepts(r.licence)]
 
 
@@ -180,7 +197,10 @@ class PowerCache:
 
 
 def open_power_cache(
-    audio: AudioCache, band_power: Callable[[NDArray[np.float32]], NDArray[np.float32]], speeds: Sequence[float], file: Path
+    audio: AudioCache,
+    band_power: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    speeds: Sequence[float],
+    file: Path,
 ) -> PowerCache:
     """Compute mel-band powers once into `file`, or reuse them. `band_power` maps float32 [n] to [n_frames, n_mels].
 
@@ -191,7 +211,9 @@ def open_power_cache(
         starts, total, n_mels = np.zeros((len(speeds), len(audio.starts)), dtype=np.int64), 0, 0
         with file.open("wb") as stream:
             for row, speed in enumerate(speeds):
-                for index in tqdm(range(len(audio.starts) - 1), desc=f"mel x{speed}", unit="file", disable=None):
+                for index in tqdm(
+                    range(len(audio.starts) - 1), desc=f"mel x{speed}", unit="file", disable=None
+                ):
                     samples = audio.get(index).astype(np.float32) / 32767
                     if speed != 1.0:
                         samples = soxr.resample(samples, speed, 1.0, quality="HQ").astype(np.float32)

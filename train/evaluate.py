@@ -59,7 +59,12 @@ EncodeText = Callable[[str], NDArray[np.float32]]
 
 
 def encode_validation(
-    recordings: Sequence[Recording], fold: int, rate_hz: int, window_samples: int, encode_audio: EncodeAudio, encode_text: EncodeText
+    recordings: Sequence[Recording],
+    fold: int,
+    rate_hz: int,
+    window_samples: int,
+    encode_audio: EncodeAudio,
+    encode_text: EncodeText,
 ) -> Encoded:
     """Encode the validation recordings of a fold, the plain query of every class, and the sentences kept out of training."""
     vocabulary = build_vocabulary(recordings)
@@ -87,7 +92,7 @@ def encode_validation(
 
 
 def nearest_text(encoded: Encoded, dataset: str) -> NDArray[np.bool_]:
-    """For each recording of a set: is the nearest of the set's own text codes the right one? Distance = least over its windows."""
+    """For each recording of a set: whether the nearest of the set's own text codes is right; distance = least over its windows."""
     mask = encoded.datasets == dataset
     candidates = np.unique(encoded.classes[mask])
     table = hamming_table(encoded.queries[candidates], encoded.audio[mask])  # [n_candidates, n_windows]
@@ -100,7 +105,7 @@ def nearest_text(encoded: Encoded, dataset: str) -> NDArray[np.bool_]:
 
 
 def heldout_hits(encoded: Encoded) -> NDArray[np.bool_]:
-    """For each sentence that was kept out: are its nearest ESC-10 recordings (mean distance to a class) those of the right class?"""
+    """For each sentence that was kept out: whether its nearest ESC-10 recordings (mean distance to a class) are of the right class."""
     mask = encoded.datasets == ESC10
     candidates = np.unique(encoded.classes[mask])
     asked = np.isin(encoded.heldout_classes, candidates)
@@ -124,7 +129,11 @@ def mean_average_precisions(encoded: Encoded, dataset: str | None = None) -> dic
 
 def figures_of(encoded: Encoded) -> dict[str, Any]:
     """All figures of one encoder as a nested dict, ready for a manifest."""
-    esc, phoebe, heldout = bootstrap(nearest_text(encoded, ESC10)), nearest_text(encoded, PHOEBE), heldout_hits(encoded)
+    esc, phoebe, heldout = (
+        bootstrap(nearest_text(encoded, ESC10)),
+        nearest_text(encoded, PHOEBE),
+        heldout_hits(encoded),
+    )
     found: dict[str, Any] = {"ESC-10 fold 4, nearest of 10 text codes": str(esc)}
     if len(phoebe):
         found["phoebe, held-out fifth, nearest of 10 text codes"] = str(bootstrap(phoebe))
@@ -150,7 +159,12 @@ def evaluate_bundle(
         source = bundle.encoder_entry("audio", encoder.runtime).input
         assert isinstance(source, AudioInput)  # an audio entry has an audio input
         encoded = encode_validation(
-            recordings, settings.fold, source.sample_rate_hz, source.window_samples, encoder.encode, text.encode
+            recordings,
+            settings.fold,
+            source.sample_rate_hz,
+            source.window_samples,
+            encoder.encode,
+            text.encode,
         )
         figures[f"{encoder.runtime}"] = figures_of(encoded)
     table = Table(title=f"{bundle.manifest.name} {bundle.manifest.code_space}, held-out recordings")

@@ -36,15 +36,27 @@ MIX_SNR_DB = (-5.0, 15.0)
 def encode_windows(model: StarterModel, windows: NDArray[np.float32], batch: int = 32) -> NDArray[np.float32]:
     """Logits of windows, [n, window_samples] -> [n, n_bits]."""
     device = next(model.parameters()).device
-    parts = [model.audio(torch.from_numpy(windows[i : i + batch]).to(device)).cpu() for i in range(0, len(windows), batch)]
+    parts = [
+        model.audio(torch.from_numpy(windows[i : i + batch]).to(device)).cpu()
+        for i in range(0, len(windows), batch)
+    ]
     return torch.cat(parts).numpy()
 
 
-def validation_windows(data: TrainingData, settings: RunSettings) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+def validation_windows(
+    data: TrainingData, settings: RunSettings
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     """Held-out windows [n, window_samples], their classes and recordings [n]."""
-    parts = [cut_windows(data.cache.get(i).astype(np.float32) / 32767, settings.audio.window_samples) for i in data.validation]
+    parts = [
+        cut_windows(data.cache.get(i).astype(np.float32) / 32767, settings.audio.window_samples)
+        for i in data.validation
+    ]
     counts = [len(part) for part in parts]
-    return np.concatenate(parts), np.repeat(data.classes[list(data.validation)], counts), np.repeat(data.validation, counts)
+    return (
+        np.concatenate(parts),
+        np.repeat(data.classes[list(data.validation)], counts),
+        np.repeat(data.validation, counts),
+    )
 
 
 def finish(settings: RunSettings, data: TrainingData, model: StarterModel, path: Path) -> None:
@@ -61,11 +73,16 @@ def finish(settings: RunSettings, data: TrainingData, model: StarterModel, path:
     device = next(model.parameters()).device
     with torch.no_grad():
         decoy_logits, query_logits = (
-            model.text_head(tower.embed(texts).to(device)).cpu().numpy() for texts in (decoys, data.vocabulary.queries)
+            model.text_head(tower.embed(texts).to(device)).cpu().numpy()
+            for texts in (decoys, data.vocabulary.queries)
         )
     pairs = simulate(audio, classes, owners, query_logits, decoy_logits, background, settings.seed)
     fitted = fit_logistic(pairs.distances, pairs.correct)
-    logger.info("probability 0.5 at distance %.1f; on recordings left out of the fit: %s", -fitted.intercept / fitted.coefficient, cross_fitted(pairs))
+    logger.info(
+        "probability 0.5 at distance %.1f; on recordings left out of the fit: %s",
+        -fitted.intercept / fitted.coefficient,
+        cross_fitted(pairs),
+    )
     source = (
         f"held-out recordings of fold {settings.data.fold}, clean and over backgrounds at {MIX_SNR_DB[0]:g} to {MIX_SNR_DB[1]:g} dB, "
         "random watchlists, half of the windows hold none of the queries"
@@ -84,5 +101,11 @@ def finish(settings: RunSettings, data: TrainingData, model: StarterModel, path:
         train_run=f"preset {settings.name}, seed {settings.seed}, fold {settings.data.fold}, {schedule.pretrain_steps} + {schedule.hash_steps} steps of {schedule.batch} windows",
     )
     # moved to the CPU for good: the run is over
-    save_checkpoint(path, model.audio.cpu(), model.text_head.cpu(), dataclasses.replace(settings, text_tower="carrier"), notes)
+    save_checkpoint(
+        path,
+        model.audio.cpu(),
+        model.text_head.cpu(),
+        dataclasses.replace(settings, text_tower="carrier"),
+        notes,
+    )
     logger.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)

@@ -27,7 +27,7 @@ class BitGauges:
 def bit_gauges(logits: NDArray[np.float32]) -> BitGauges:
     """Measure the codes of `logits`, [n_items, n_bits], n_items >= 2."""
     bits = logits >= 0
-    n_items, n_bits = bits.shape
+    n_items = len(bits)
     distinct = len(np.unique(np.packbits(bits, axis=1), axis=0)) / n_items
     share = np.clip(bits.mean(axis=0), 1e-9, 1 - 1e-9)
     entropy = -(share * np.log2(share) + (1 - share) * np.log2(1 - share))
@@ -41,4 +41,6 @@ def bit_gauges(logits: NDArray[np.float32]) -> BitGauges:
     singular = np.linalg.svd(signs, compute_uv=False)
     shares = singular / singular.sum()
     shares = shares[shares > 1e-12]
-    return BitGauges(distinct, float(off_diagonal), float(np.exp(-(shares * np.log(shares)).sum())), float(entropy.mean()))
+    return BitGauges(
+        distinct, float(off_diagonal), float(np.exp(-(shares * np.log(shares)).sum())), float(entropy.mean())
+    )

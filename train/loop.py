@@ -22,7 +22,16 @@ from tqdm import tqdm
 
 from train import losses
 from train.augment import Batch, WindowSampler, mask_and_tilt
-from train.data import AudioCache, PowerCache, Recording, is_open, load_recordings, open_cache, open_power_cache, split
+from train.data import (
+    AudioCache,
+    PowerCache,
+    Recording,
+    is_open,
+    load_recordings,
+    open_cache,
+    open_power_cache,
+    split,
+)
 from train.gauges import bit_gauges
 from train.model import AudioEncoder, HashCoder, LogMel
 from train.settings import RunSettings
@@ -68,10 +77,21 @@ def prepare(settings: RunSettings, root: Path, cache_folder: Path) -> TrainingDa
     others = tower.embed(other_sentences(root))
     cache = open_cache(recordings, settings.audio.sample_rate_hz, cache_folder)
     power = open_power_cache(
-        cache, band_power_of(settings), settings.augment.speeds, cache_folder / power_cache_name(cache, settings)
+        cache,
+        band_power_of(settings),
+        settings.augment.speeds,
+        cache_folder / power_cache_name(cache, settings),
     )
     return TrainingData(
-        tuple(recordings), cache, power, vocabulary, classes, tuple(training), tuple(validation), prompts, others
+        tuple(recordings),
+        cache,
+        power,
+        vocabulary,
+        classes,
+        tuple(training),
+        tuple(validation),
+        prompts,
+        others,
     )
 
 
@@ -90,7 +110,15 @@ def band_power_of(settings: RunSettings) -> Callable[[NDArray[np.float32]], NDAr
 def power_cache_name(cache: AudioCache, settings: RunSettings) -> str:
     """File name that tells recordings, front end and speeds apart."""
     a = settings.audio
-    front_end = [a.sample_rate_hz, a.n_fft, a.hop_samples, a.n_mels, a.fmin_hz, a.fmax_hz, settings.augment.speeds]
+    front_end = [
+        a.sample_rate_hz,
+        a.n_fft,
+        a.hop_samples,
+        a.n_mels,
+        a.fmin_hz,
+        a.fmax_hz,
+        settings.augment.speeds,
+    ]
     return f"{cache.fingerprint}-{hashlib.sha256(json.dumps(front_end).encode()).hexdigest()[:12]}.f32"
 
 
@@ -98,11 +126,17 @@ def other_sentences(root: Path, n_names: int = 3000) -> list[str]:
     """Names of animals that are in no recording here, evenly drawn from the species lists."""
     names: list[str] = []
     for file in sorted((root / "text").glob("species_*.csv")):
-        names += [line.split(",")[1] for line in file.read_text(encoding="utf-8").splitlines()[1:] if line.count(",") >= 1]
+        names += [
+            line.split(",")[1]
+            for line in file.read_text(encoding="utf-8").splitlines()[1:]
+            if line.count(",") >= 1
+        ]
     return names[:: max(1, len(names) // n_names)]
 
 
-def choose_prompts(vocabulary: Vocabulary, group_share: float, random: np.random.Generator) -> tuple[list[int], NDArray[np.bool_]]:
+def choose_prompts(
+    vocabulary: Vocabulary, group_share: float, random: np.random.Generator
+) -> tuple[list[int], NDArray[np.bool_]]:
     """One sentence for each class, and the table [n_classes, n_texts] of which sentence is true of which class."""
     n_classes = len(vocabulary.class_keys)
     chosen, true_of = [], np.zeros((n_classes, n_classes), dtype=bool)
@@ -144,11 +178,16 @@ def loss_terms(
         weights: [batch, n_classes] share of each class in each window; true_of: bool [n_classes, n_classes].
     """
     o = settings.objective
-    truth = weights @ true_of.to(weights.dtype)  # [batch, n_texts], > 0 where the sentence holds for something in the window
+    truth = weights @ true_of.to(
+        weights.dtype
+    )  # [batch, n_texts], > 0 where the sentence holds for something in the window
     own = weights / weights.sum(dim=1, keepdim=True)
     is_negative = truth <= 0
     similarity = F.normalize(audio, dim=1) @ F.normalize(text, dim=1).T
-    terms = {"contrast": o.contrast * losses.multi_positive_cross_entropy(similarity / o.temperature, own, is_negative)}
+    terms = {
+        "contrast": o.contrast
+        * losses.multi_positive_cross_entropy(similarity / o.temperature, own, is_negative)
+    }
     if hashing:
         codes = losses.soft_sign(audio) @ losses.soft_sign(text).T / audio.shape[1]
         terms["code_contrast"] = o.code_contrast * losses.multi_positive_cross_entropy(
@@ -164,7 +203,11 @@ def loss_terms(
 def plain_query_logits(model: StarterModel, data: TrainingData, device: str) -> NDArray[np.float32]:
     """Logits of each class's plain query in eval mode, [n_classes, n_bits]."""
     model.eval()
-    logits: NDArray[np.float32] = model.text_head(data.prompt_embeddings[[own[0] for own in data.vocabulary.own]].to(device)).cpu().numpy()
+    logits: NDArray[np.float32] = (
+        model.text_head(data.prompt_embeddings[[own[0] for own in data.vocabulary.own]].to(device))
+        .cpu()
+        .numpy()
+    )
     model.train()
     return logits
 
@@ -219,7 +262,9 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor])
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def train(settings: RunSettings, data: TrainingData, run_folder: Path, device: str = "cpu", resume: bool = True) -> StarterModel:
+def train(
+    settings: RunSettings, data: TrainingData, run_folder: Path, device: str = "cpu", resume: bool = True
+) -> StarterModel:
     """Train to the end of the schedule, or go on from `run_folder`/state.safetensors, and return the averaged model in eval mode."""
     torch.manual_seed(settings.seed)
     s = settings.schedule
@@ -239,7 +284,9 @@ def train(settings: RunSettings, data: TrainingData, run_folder: Path, device: s
         with safe_open(state_file, "pt") as stream:
             first_step = int(stream.metadata()["step"])
         tensors = load_file(state_file, device=device)
-        model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        model.load_state_dict(
+            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        )
         average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
         load_optimiser(optimiser, tensors)
         logger.info("resumed at step %d of %d", first_step, n_steps)
@@ -268,14 +315,20 @@ def train(settings: RunSettings, data: TrainingData, run_folder: Path, device: s
         model.train()
         weights = torch.from_numpy(batch.weights).to(device)
         planes = model.audio.front_end.planes(torch.from_numpy(batch.power).to(device))
-        planes = mask_and_tilt(planes, settings.augment, torch_random).contiguous(memory_format=torch.channels_last)
+        planes = mask_and_tilt(planes, settings.augment, torch_random).contiguous(
+            memory_format=torch.channels_last
+        )
         with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
             features = model.audio.tower(planes)  # [batch, n_features]
         audio = model.audio.head(features.float())  # [batch, n_bits]
         chosen, true_of = choose_prompts(data.vocabulary, settings.objective.group_share, random)
-        extra = torch.from_numpy(random.choice(len(others), size=min(128, len(others)), replace=False)).to(device)
+        extra = torch.from_numpy(random.choice(len(others), size=min(128, len(others)), replace=False)).to(
+            device
+        )
         embeddings = torch.cat([prompts[chosen], others[extra]])  # [n_classes + 128, n_text_features]
-        noise = torch.randn(embeddings.shape, generator=torch_random).to(device) * settings.objective.text_noise
+        noise = (
+            torch.randn(embeddings.shape, generator=torch_random).to(device) * settings.objective.text_noise
+        )
         all_text = model.text_head(F.normalize(embeddings + noise, dim=1))
         text = all_text[: len(chosen)]  # [n_classes, n_bits]
         terms = loss_terms(audio, text, weights, torch.from_numpy(true_of).to(device), settings, hashing)
@@ -301,7 +354,9 @@ def train(settings: RunSettings, data: TrainingData, run_folder: Path, device: s
             logger.info("step %d: %s | text codes: %s", done, means, gauges)
             logger.info("step %d: audio codes: %s", done, bit_gauges(audio.detach().float().cpu().numpy()))
             if hashing and gauges.distinct < 0.9:
-                logger.warning("text codes collapse: only %.2f of them are distinct; raise diversity", gauges.distinct)
+                logger.warning(
+                    "text codes collapse: only %.2f of them are distinct; raise diversity", gauges.distinct
+                )
             sums.clear()
             tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
             tensors |= {f"average.{k}": v for k, v in average.items()}

@@ -39,7 +39,9 @@ def diversity(logits: Tensor, form: DiversityForm = "code", eps: float = 0.05) -
     identity = torch.eye(n_bits, device=rows.device)
     if form == "paper":
         return -0.5 * torch.logdet(identity + n_bits / n_rows * gram) / n_rows
-    return -0.5 * torch.logdet(identity + n_bits / (n_rows * eps) * gram) * (n_bits + n_rows) / (n_bits * n_rows)
+    return (
+        -0.5 * torch.logdet(identity + n_bits / (n_rows * eps) * gram) * (n_bits + n_rows) / (n_bits * n_rows)
+    )
 
 
 def soft_sign(logits: Tensor) -> Tensor:

@@ -12,21 +12,27 @@ Normaliser = Literal["retrieved", "relevant"]
 N_SHUFFLES = 10  # codes tie often: each average precision is the mean over this many orders of the database
 
 
-def hamming_table(queries: NDArray[np.float32], items: NDArray[np.float32], n_bits: int | None = None) -> NDArray[np.float32]:
+def hamming_table(
+    queries: NDArray[np.float32], items: NDArray[np.float32], n_bits: int | None = None
+) -> NDArray[np.float32]:
     """Hamming distances of the signs of two sets of logits, [n_queries, n_bits] x [n_items, n_bits] -> [n_queries, n_items]."""
     a = np.where(queries[:, :n_bits] >= 0, 1.0, -1.0).astype(np.float32)
     b = np.where(items[:, :n_bits] >= 0, 1.0, -1.0).astype(np.float32)
     return (a.shape[1] - a @ b.T) / 2
 
 
-def asymmetric_table(queries: NDArray[np.float32], items: NDArray[np.float32], n_bits: int | None = None) -> NDArray[np.float32]:
+def asymmetric_table(
+    queries: NDArray[np.float32], items: NDArray[np.float32], n_bits: int | None = None
+) -> NDArray[np.float32]:
     """Sum of |query logit| over the bits where an item's sign disagrees, [n_queries, n_items]."""
     q = queries[:, :n_bits]
     signs = np.where(items[:, :n_bits] >= 0, 1.0, -1.0).astype(np.float32)
     return (np.abs(q).sum(axis=1, keepdims=True) - q @ signs.T) / 2
 
 
-def cosine_table(queries: NDArray[np.float32], items: NDArray[np.float32], n_bits: int | None = None) -> NDArray[np.float32]:
+def cosine_table(
+    queries: NDArray[np.float32], items: NDArray[np.float32], n_bits: int | None = None
+) -> NDArray[np.float32]:
     """1 - cosine similarity of the logits, [n_queries, n_items]."""
     a, b = queries[:, :n_bits], items[:, :n_bits]
     a = a / np.linalg.norm(a, axis=1, keepdims=True)
@@ -101,4 +107,6 @@ def bootstrap(correct: NDArray[np.bool_], seed: int = 0, n_draws: int = 10_000) 
     """Mean of yes/no outcomes with a bootstrap interval (percentiles 2.5 and 97.5)."""
     random = np.random.default_rng(seed)
     means = correct[random.integers(len(correct), size=(n_draws, len(correct)))].mean(axis=1)
-    return Interval(float(correct.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5)))
+    return Interval(
+        float(correct.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
+    )

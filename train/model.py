@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -37,9 +36,6 @@ class AudioSettings:
         """Frames of the log-mel planes of one window."""
         return self.window_samples // self.hop_samples - 1
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def slaney_mel_filters(n_mels: int, n_fft: int, rate_hz: int, fmin_hz: float, fmax_hz: float) -> Tensor:
     """Triangular mel filters, float32 [n_mels, n_fft // 2 + 1].
@@ -51,7 +47,11 @@ def slaney_mel_filters(n_mels: int, n_fft: int, rate_hz: int, fmin_hz: float, fm
     log_step = np.log(6.4) / 27.0
 
     def to_mel(hz: np.ndarray) -> np.ndarray:
-        return np.where(hz < break_hz, hz / step_hz, break_hz / step_hz + np.log(np.maximum(hz, 1e-9) / break_hz) / log_step)
+        return np.where(
+            hz < break_hz,
+            hz / step_hz,
+            break_hz / step_hz + np.log(np.maximum(hz, 1e-9) / break_hz) / log_step,
+        )
 
     def to_hz(mel: np.ndarray) -> np.ndarray:
         return np.where(mel < 15.0, mel * step_hz, break_hz * np.exp(log_step * (mel - 15.0)))
@@ -76,7 +76,9 @@ class LogMel(nn.Module):
     the full basis, and no 4 MB table in the graph.
     """
 
-    floor = 1e-12  # power below which a band counts as silent: 10 dB above the quantisation noise of 16-bit audio
+    floor = (
+        1e-12  # power below which a band counts as silent: 10 dB above the quantisation noise of 16-bit audio
+    )
 
     def __init__(self, settings: AudioSettings) -> None:
         super().__init__()
@@ -85,9 +87,15 @@ class LogMel(nn.Module):
             raise ValueError(f"n_fft: expected the square of an even number, found {n_fft}")
         self.radix, self.half = radix, n_fft // 2
         index = torch.arange(radix, dtype=torch.float64)
-        inner = torch.polar(torch.ones(1).double(), -2 * torch.pi / radix * torch.outer(index, index))  # [n1, k1]
-        twiddle = torch.polar(torch.ones(1).double(), -2 * torch.pi / n_fft * torch.outer(index, index))  # [n2, k1]
-        outer = inner[:, : radix // 2 + 1]  # [n2, k2]; the spectrum of real input is symmetric: half of it is enough
+        inner = torch.polar(
+            torch.ones(1).double(), -2 * torch.pi / radix * torch.outer(index, index)
+        )  # [n1, k1]
+        twiddle = torch.polar(
+            torch.ones(1).double(), -2 * torch.pi / n_fft * torch.outer(index, index)
+        )  # [n2, k1]
+        outer = inner[
+            :, : radix // 2 + 1
+        ]  # [n2, k2]; the spectrum of real input is symmetric: half of it is enough
         window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)
         self.register_buffer("window", (window / window.sum()).float(), persistent=False)
         self.register_buffer("inner", torch.cat([inner.real, inner.imag], dim=1).float(), persistent=False)
@@ -97,8 +105,12 @@ class LogMel(nn.Module):
             [torch.cat([outer.real, outer.imag], dim=1), torch.cat([-outer.imag, outer.real], dim=1)]
         )  # [2 * n2, 2 * k2]
         self.register_buffer("outer", complex_outer.float(), persistent=False)
-        filters = slaney_mel_filters(settings.n_mels, n_fft, settings.sample_rate_hz, settings.fmin_hz, settings.fmax_hz)
-        filters = filters / filters.sum(dim=1, keepdim=True)  # a band's mean power: levels of all bands are comparable
+        filters = slaney_mel_filters(
+            settings.n_mels, n_fft, settings.sample_rate_hz, settings.fmin_hz, settings.fmax_hz
+        )
+        filters = filters / filters.sum(
+            dim=1, keepdim=True
+        )  # a band's mean power: levels of all bands are comparable
         bin_of = torch.arange(radix)[:, None] + radix * torch.arange(radix // 2 + 1)[None]  # [k1, k2] -> bin
         ordered = torch.zeros(radix * (radix // 2 + 1), settings.n_mels)
         inside = bin_of.flatten() <= n_fft // 2

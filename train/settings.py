@@ -118,7 +118,11 @@ def settings_from(values: dict[str, Any], where: str) -> RunSettings:
 
 def read_preset(preset: str) -> RunSettings:
     """Read a preset by name (a file of train/presets) or by path."""
-    path = Path(preset) if "/" in preset or preset.endswith(".toml") else Path(__file__).parent / "presets" / f"{preset}.toml"
+    path = (
+        Path(preset)
+        if "/" in preset or preset.endswith(".toml")
+        else Path(__file__).parent / "presets" / f"{preset}.toml"
+    )
     if not path.is_file():
         names = sorted(p.stem for p in (Path(__file__).parent / "presets").glob("*.toml"))
         raise ConfigError(f"{path}: expected a preset, found none; presets here: {', '.join(names)}")

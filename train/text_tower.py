@@ -36,7 +36,9 @@ def locate(source: str = "carrier") -> str:
     if source != "carrier":
         folder = Path(source)
         if not (folder / "model.safetensors").is_file():
-            raise TextTowerError(f"{folder}: expected a folder with model.safetensors and config.json, found no such file")
+            raise TextTowerError(
+                f"{folder}: expected a folder with model.safetensors and config.json, found no such file"
+            )
         return str(folder)
     try:
         files = importlib.metadata.files(CARRIER) or []
@@ -47,10 +49,14 @@ def locate(source: str = "carrier") -> str:
         ) from error
     weights = [Path(str(f.locate())) for f in files if f.name == "model.safetensors"]
     if not weights:
-        raise TextTowerError(f"package {CARRIER}: expected a model.safetensors, found none; reinstall version 0.1.0")
+        raise TextTowerError(
+            f"package {CARRIER}: expected a model.safetensors, found none; reinstall version 0.1.0"
+        )
     found = hashlib.sha256(weights[0].read_bytes()).hexdigest()
     if found != SHA256:
-        raise TextTowerError(f"{weights[0]}: expected sha256 {SHA256}, found {found}; reinstall {CARRIER}==0.1.0")
+        raise TextTowerError(
+            f"{weights[0]}: expected sha256 {SHA256}, found {found}; reinstall {CARRIER}==0.1.0"
+        )
     return str(weights[0].parent)
 
 
@@ -76,7 +82,9 @@ class SentenceTower(nn.Module):
         table = self.net.embeddings
         n_tokens = input_ids.shape[1]
         states = table.word_embeddings(input_ids) + table.position_embeddings.weight[:n_tokens]
-        states = table.LayerNorm(states + table.token_type_embeddings.weight[0])  # [batch, n_tokens, n_features]
+        states = table.LayerNorm(
+            states + table.token_type_embeddings.weight[0]
+        )  # [batch, n_tokens, n_features]
         mask = attention_mask.to(states.dtype)
         blocked = (1.0 - mask)[:, None, None, :] * -1e4  # added to the attention scores
         for layer in self.net.encoder.layer:

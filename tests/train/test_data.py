@@ -9,10 +9,22 @@ import numpy as np
 import pytest
 import soundfile
 
-from train.data import DataError, Recording, decode, is_open, load_recordings, open_cache, read_labels, split, validation_folds
+from train.data import (
+    DataError,
+    Recording,
+    decode,
+    is_open,
+    load_recordings,
+    open_cache,
+    read_labels,
+    split,
+    validation_folds,
+)
 
 
-def recording(dataset: str, label: str, file: str, split_name: str = "train", origin: str = "", species: str = "x") -> Recording:
+def recording(
+    dataset: str, label: str, file: str, split_name: str = "train", origin: str = "", species: str = "x"
+) -> Recording:
     return Recording(Path(file), dataset, label, species, split_name, "CC0", origin)
 
 

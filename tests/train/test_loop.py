@@ -24,7 +24,14 @@ TINY = settings_from(
         "n_bits": 64,
         "audio": {"window_samples": 16_384, "n_mels": 32, "channels": [16, 16, 32, 32], "stem_width": 8},
         "augment": {"speeds": [1.0], "time_mask_frames": 4, "band_mask": 2, "cut_s": [0.2, 0.4]},
-        "schedule": {"pretrain_steps": 40, "hash_steps": 40, "batch": 16, "checkpoint_every": 20, "warmup_steps": 5, "ema": 0.9},
+        "schedule": {
+            "pretrain_steps": 40,
+            "hash_steps": 40,
+            "batch": 16,
+            "checkpoint_every": 20,
+            "warmup_steps": 5,
+            "ema": 0.9,
+        },
     },
     "test",
 )
@@ -49,15 +56,26 @@ def data(tmp_path) -> TrainingData:
     starts = np.concatenate([[0], np.cumsum([len(p) for p in powers])])[None]
     random = np.random.default_rng(0)
     directions = random.normal(size=(len(names), 48))
-    embeddings = np.stack([directions[p.classes[0]] + 0.3 * random.normal(size=48) for p in vocabulary.prompts])
+    embeddings = np.stack(
+        [directions[p.classes[0]] + 0.3 * random.normal(size=48) for p in vocabulary.prompts]
+    )
     others = random.normal(size=(50, 48))
     unit = [torch.nn.functional.normalize(torch.from_numpy(e).float(), dim=1) for e in (embeddings, others)]
     audio = AudioCache(
-        np.round(np.concatenate(sounds) * 32767).astype(np.int16), np.cumsum([0] + [len(s) for s in sounds]), "x"
+        np.round(np.concatenate(sounds) * 32767).astype(np.int16),
+        np.cumsum([0] + [len(s) for s in sounds]),
+        "x",
     )
     everything = tuple(range(len(recordings)))
     return TrainingData(
-        tuple(recordings), audio, PowerCache(np.concatenate(powers), starts), vocabulary, classes, everything, (), *unit
+        tuple(recordings),
+        audio,
+        PowerCache(np.concatenate(powers), starts),
+        vocabulary,
+        classes,
+        everything,
+        (),
+        *unit,
     )
 
 
@@ -67,7 +85,9 @@ def state_of(model: torch.nn.Module) -> torch.Tensor:
 
 def test_training_makes_sounds_and_their_sentences_share_codes(data, tmp_path):
     model = train(TINY, data, tmp_path / "run")
-    window = torch.stack([torch.from_numpy(data.cache.get(i)[:16_384].astype(np.float32) / 32767) for i in (0, 3, 6)])
+    window = torch.stack(
+        [torch.from_numpy(data.cache.get(i)[:16_384].astype(np.float32) / 32767) for i in (0, 3, 6)]
+    )
     with torch.no_grad():
         audio, text = model.audio(window).numpy(), model.text_head(data.prompt_embeddings).numpy()
     sentence_of = [data.vocabulary.own[data.classes[i]][0] for i in (0, 3, 6)]
@@ -79,7 +99,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data, tmp_path):
     whole = train(TINY, data, tmp_path / "whole")
     half = dataclasses.replace(TINY, schedule=dataclasses.replace(TINY.schedule))
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     calls = {"n": 0}
@@ -88,12 +108,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data, tmp_path):
     def step(self, *arguments, **options):
         calls["n"] += 1
         if calls["n"] == 47:  # in the second phase, between two checkpoints
-            raise Stopped
+            raise StoppedError
         return original(self, *arguments, **options)
 
     torch.optim.AdamW.step = step
     try:
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             train(half, data, tmp_path / "cut")
     finally:
         torch.optim.AdamW.step = original
@@ -102,7 +122,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data, tmp_path):
 
 
 def test_another_seed_gives_other_weights(data, tmp_path):
-    short = dataclasses.replace(TINY, schedule=dataclasses.replace(TINY.schedule, pretrain_steps=2, hash_steps=1))
+    short = dataclasses.replace(
+        TINY, schedule=dataclasses.replace(TINY.schedule, pretrain_steps=2, hash_steps=1)
+    )
     first = train(short, data, tmp_path / "a")
     second = train(dataclasses.replace(short, seed=2), data, tmp_path / "b")
     assert not torch.allclose(state_of(first), state_of(second))
@@ -116,7 +138,9 @@ def test_sentences_are_true_of_the_classes_they_are_chosen_for(data):
 
 
 def test_sampler_is_seeded_and_weights_sum_to_one(data):
-    sampler = WindowSampler(data.power, data.training, data.classes, 0, TINY.audio.n_frames, 62.5, TINY.augment)
+    sampler = WindowSampler(
+        data.power, data.training, data.classes, 0, TINY.audio.n_frames, 62.5, TINY.augment
+    )
     first, again = (sampler.batch(32, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first.power, again.power)
     np.testing.assert_allclose(first.weights.sum(axis=1), 1.0, atol=1e-6)
@@ -162,7 +186,13 @@ def test_presets_load(name):
 
 
 def test_checkpoint_comes_back_and_bad_ones_are_named(data, tmp_path):
-    model = train(dataclasses.replace(TINY, schedule=dataclasses.replace(TINY.schedule, pretrain_steps=2, hash_steps=2)), data, tmp_path)
+    model = train(
+        dataclasses.replace(
+            TINY, schedule=dataclasses.replace(TINY.schedule, pretrain_steps=2, hash_steps=2)
+        ),
+        data,
+        tmp_path,
+    )
     notes = CheckpointNotes("tiny", "CC0", "", ("rain",), ("wind",), None, "tones", "test")
     file = tmp_path / "tiny.safetensors"
     save_checkpoint(file, model.audio, model.text_head, TINY, notes)

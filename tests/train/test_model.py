@@ -16,7 +16,12 @@ TINY = AudioSettings(window_samples=16_000, n_mels=32, channels=(8, 8, 16, 16), 
 def reference_band_power(samples: torch.Tensor, settings: AudioSettings) -> torch.Tensor:
     window = torch.hann_window(settings.n_fft, periodic=True)
     spectrum = torch.stft(
-        samples, settings.n_fft, settings.hop_samples, window=window / window.sum(), center=False, return_complex=True
+        samples,
+        settings.n_fft,
+        settings.hop_samples,
+        window=window / window.sum(),
+        center=False,
+        return_complex=True,
     )
     filters = slaney_mel_filters(
         settings.n_mels, settings.n_fft, settings.sample_rate_hz, settings.fmin_hz, settings.fmax_hz

@@ -45,7 +45,9 @@ class Vocabulary:
     queries: tuple[str, ...]  # the plain query of each class: what a user would type
     prompts: tuple[Prompt, ...]
     heldout: tuple[tuple[str, int], ...]  # (sentence, class)
-    own: tuple[tuple[int, ...], ...]  # for each class, the prompts that are true of it alone; the first is its plain query
+    own: tuple[
+        tuple[int, ...], ...
+    ]  # for each class, the prompts that are true of it alone; the first is its plain query
     groups: tuple[tuple[int, ...], ...]  # for each class, the prompts that are true of a group it belongs to
 
 
@@ -97,5 +99,10 @@ def build_vocabulary(recordings: Sequence[Recording]) -> Vocabulary:
         for member in prompt.classes:
             (groups if prompt.is_group else own)[member].append(number)
     return Vocabulary(
-        tuple(keys), tuple(queries), tuple(prompts), tuple(heldout), tuple(map(tuple, own)), tuple(map(tuple, groups))
+        tuple(keys),
+        tuple(queries),
+        tuple(prompts),
+        tuple(heldout),
+        tuple(map(tuple, own)),
+        tuple(map(tuple, groups)),
     )
