@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
 def _train_one(settings: object, arguments: argparse.Namespace, out: Path) -> tuple[object, object]:
     import torch
 
-    from train.loop import prepare, train
+    from train.loop import train
+    from train.prepare import prepare
     from train.settings import RunSettings
 
     assert isinstance(settings, RunSettings)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from train.calibrate import as_notes, cross_fitted, fit_logistic, mixed_in, simulate
 from train.checkpoint import CheckpointNotes, save_checkpoint
-from train.loop import StarterModel, TrainingData
+from train.loop import StarterModel
+from train.prepare import TrainingData
 from train.settings import RunSettings
 from train.text_tower import SentenceTower
 from train.texts import read_sounds

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from train import losses
 from train.augment import Batch, WindowSampler, mask_and_tilt
-from train.data import (
-    AudioCache,
-    PowerCache,
-    Recording,
-    is_open,
-    load_recordings,
-    open_cache,
-    open_power_cache,
-    split,
-)
 from train.gauges import bit_gauges
-from train.model import AudioEncoder, HashCoder, LogMel
+from train.model import AudioEncoder, HashCoder
+from train.prepare import TrainingData
+from train.run_state import load_optimiser, load_state, optimiser_tensors, save_state
 from train.settings import RunSettings
-from train.text_tower import SentenceTower
-from train.texts import Vocabulary, build_vocabulary
+from train.texts import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -48,90 +35,6 @@ class StarterModel(nn.Module):
         super().__init__()
         self.audio = AudioEncoder(settings.audio, settings.n_bits)
         self.text_head = HashCoder(n_text_features, settings.n_bits)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """Recordings, their audio, and sentences with their embeddings."""
-
-    recordings: tuple[Recording, ...]
-    cache: AudioCache
-    power: PowerCache
-    vocabulary: Vocabulary
-    classes: NDArray[np.int64]  # [n_recordings]
-    training: tuple[int, ...]
-    validation: tuple[int, ...]
-    prompt_embeddings: Tensor  # [n_prompts, n_text_features]
-    other_embeddings: Tensor  # [n_others, n_text_features], sentences of no class: keep the text codes spread
-
-
-def prepare(settings: RunSettings, root: Path, cache_folder: Path) -> TrainingData:
-    """Load recordings and embed all sentences."""
-    accepts = is_open if settings.data.licences == "open" else lambda _: True
-    recordings = load_recordings(root, settings.data.datasets, accepts)
-    vocabulary = build_vocabulary(recordings)
-    classes = np.asarray([vocabulary.class_keys.index(r.class_key) for r in recordings], dtype=np.int64)
-    training, validation = split(recordings, settings.data.fold)
-    tower = SentenceTower(settings.text_tower)
-    prompts = tower.embed([p.text for p in vocabulary.prompts])
-    others = tower.embed(other_sentences(root))
-    cache = open_cache(recordings, settings.audio.sample_rate_hz, cache_folder)
-    power = open_power_cache(
-        cache,
-        band_power_of(settings),
-        settings.augment.speeds,
-        cache_folder / power_cache_name(cache, settings),
-    )
-    return TrainingData(
-        tuple(recordings),
-        cache,
-        power,
-        vocabulary,
-        classes,
-        tuple(training),
-        tuple(validation),
-        prompts,
-        others,
-    )
-
-
-def band_power_of(settings: RunSettings) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """The front end's map from a waveform [n] to mel-band powers [n_frames, n_mels]."""
-    front_end = LogMel(settings.audio)
-
-    def band_power(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        padded = np.pad(samples, (0, max(0, settings.audio.n_fft - len(samples))))
-        powers: NDArray[np.float32] = front_end.band_power(torch.from_numpy(padded)[None])[0].T.numpy()
-        return powers
-
-    return band_power
-
-
-def power_cache_name(cache: AudioCache, settings: RunSettings) -> str:
-    """File name that tells recordings, front end and speeds apart."""
-    a = settings.audio
-    front_end = [
-        a.sample_rate_hz,
-        a.n_fft,
-        a.hop_samples,
-        a.n_mels,
-        a.fmin_hz,
-        a.fmax_hz,
-        settings.augment.speeds,
-    ]
-    return f"{cache.fingerprint}-{hashlib.sha256(json.dumps(front_end).encode()).hexdigest()[:12]}.f32"
-
-
-def other_sentences(root: Path, n_names: int = 3000) -> list[str]:
-    """Names of animals that are in no recording here, evenly drawn from the species lists."""
-    names: list[str] = []
-    for file in sorted((root / "text").glob("species_*.csv")):
-        names += [
-            line.split(",")[1]
-            for line in file.read_text(encoding="utf-8").splitlines()[1:]
-            if line.count(",") >= 1
-        ]
-    return names[:: max(1, len(names) // n_names)]
 
 
 def choose_prompts(
@@ -231,37 +134,6 @@ def learning_rate(step: int, settings: RunSettings) -> tuple[float, float]:
     return heads * (s.tower_share if hashing else 1.0), heads
 
 
-def save_state(path: Path, tensors: dict[str, Tensor], settings: RunSettings, step: int) -> None:
-    """Write a safetensors file with its step and settings, atomically."""
-    temporary = path.with_suffix(".partial")
-    metadata = {"step": str(step), "settings": json.dumps(settings_as_dict(settings))}
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
-    temporary.replace(path)
-
-
-def settings_as_dict(settings: RunSettings) -> dict[str, object]:
-    """Nested plain dict of the settings, as stored in checkpoints."""
-    from dataclasses import asdict
-
-    return asdict(settings)
-
-
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's moments and step counts as named tensors (no pickle)."""
-    state = optimiser.state_dict()["state"]
-    return {f"optimiser.{i}.{k}": torch.as_tensor(v) for i, s in state.items() for k, v in s.items()}
-
-
-def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of optimiser_tensors."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimiser."):
-            _, index, name = key.split(".", 2)
-            state.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
 def train(
     settings: RunSettings, data: TrainingData, run_folder: Path, device: str = "cpu", resume: bool = True
 ) -> StarterModel:
@@ -279,11 +151,7 @@ def train(
     run_folder.mkdir(parents=True, exist_ok=True)
     state_file = run_folder / "state.safetensors"
     if resume and state_file.is_file():
-        from safetensors import safe_open
-
-        with safe_open(state_file, "pt") as stream:
-            first_step = int(stream.metadata()["step"])
-        tensors = load_file(state_file, device=device)
+        tensors, first_step = load_state(state_file, device)
         model.load_state_dict(
             {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         )

@@ -12,8 +12,9 @@ from edge.errors import ConfigError
 from train.augment import AugmentSettings, WindowSampler, keep_part, mask_and_tilt, piece
 from train.checkpoint import CheckpointError, CheckpointNotes, load_checkpoint, save_checkpoint
 from train.data import AudioCache, PowerCache, Recording
-from train.loop import TrainingData, band_power_of, choose_prompts, train
+from train.loop import choose_prompts, train
 from train.metrics import hamming_table
+from train.prepare import TrainingData, band_power_of
 from train.settings import RunSettings, read_preset, settings_from
 from train.texts import build_vocabulary
 
