@@ -101,7 +101,7 @@ class Encoding:
 class Monitor:
     """What is listened for, and what is kept.
 
-    hop_s: from the start of a window to the next, None = a window's length; store: None = ./fieldcube.sqlite;
+    hop_s: from the start of a window to the next, None = half a window; store: None = ./fieldcube.sqlite;
     clips_dir: None = a folder beside the store; clip_quota_bytes: budget of all clips, the oldest go first;
     commit_interval_s: longest time that an observation is in memory only.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -178,6 +179,14 @@ def compile_queries(
     Raises WatchlistError for a kind that the bundle cannot encode, AudioError for an example that cannot be
     heard, and what opening an encoder raises.
     """
+    try:
+        return _compiled(bundle, queries, runtime, n_threads)
+    finally:
+        _give_memory_back()
+
+
+def _compiled(bundle: Bundle, queries: Sequence[Query], runtime: RuntimeChoice, n_threads: int) -> Watchlist:
+    """Compile with encoders that are gone when this returns."""
     kinds = {query.kind for query in queries}
     text = open_text_encoder(bundle, n_threads) if "text" in kinds else None
     audio = open_audio_encoder(bundle, runtime, n_threads) if "sound" in kinds else None
@@ -215,6 +224,14 @@ def _choose(bundle: Bundle, runtime: RuntimeChoice) -> EncoderEntry:
             return entry
         reasons.append(reason)
     raise _missing([entry.runtime for entry in held], f"{bundle.folder}: {'; '.join(reasons)}")
+
+
+def _give_memory_back() -> None:
+    """Return freed memory to the system: glibc would keep the 40 MB of a text encoder for the life of a recorder."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):  # another C library: it has its own way
+        return
 
 
 def _why_missing(runtime: Runtime) -> str:
