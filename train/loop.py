@@ -87,10 +87,8 @@ def loss_terms(
     own = weights / weights.sum(dim=1, keepdim=True)
     is_negative = truth <= 0
     similarity = F.normalize(audio, dim=1) @ F.normalize(text, dim=1).T
-    terms = {
-        "contrast": o.contrast
-        * losses.multi_positive_cross_entropy(similarity / o.temperature, own, is_negative)
-    }
+    contrast = losses.multi_positive_cross_entropy(similarity / o.temperature, own, is_negative)
+    terms = {"contrast": (o.hash_contrast if hashing else o.contrast) * contrast}
     if hashing:
         codes = losses.soft_sign(audio) @ losses.soft_sign(text).T / audio.shape[1]
         terms["code_contrast"] = o.code_contrast * losses.multi_positive_cross_entropy(

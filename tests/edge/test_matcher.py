@@ -77,19 +77,30 @@ def test_decoys_win_ties_and_never_alarm(observe: Observe) -> None:
 
 @pytest.mark.parametrize("text", ["Rain", " rain ", "RAIN.", "rain"])
 def test_a_query_takes_the_place_of_the_decoy_with_its_sentence(text: str, observe: Observe) -> None:
-    decoys = (Decoy("rain", code(40)),)
+    decoys = (Decoy("rain", code(40, start=100)),)
     assert names(matcher(Query("wet", text, code=code(40)), decoys=decoys), observe) == ["wet"]
     assert names(matcher(Query("wet", "heavy rain", code=code(40)), decoys=decoys), observe) == []
 
 
+@pytest.mark.parametrize(("n_apart", "expected"), [(38, ["wet"]), (39, [])])
+def test_a_decoy_that_means_the_same_as_a_query_is_left_out(
+    n_apart: int, expected: list[str], observe: Observe
+) -> None:
+    query = Query("wet", "it pours", code=code(60))
+    decoys = (Decoy("rain", code(60 - n_apart)),)  # nearer to the sound than the query
+    assert names(matcher(query, decoys=decoys), observe) == expected
+
+
 def test_a_decoy_line_does_not_remove_the_decoy(observe: Observe) -> None:
     queries = (Query("q", "query", code=code(45)), Query("rain", "rain", decoy=True, code=code(90)))
-    assert names(matcher(*queries, decoys=(Decoy("rain", code(40)),)), observe) == []
+    assert names(matcher(*queries, decoys=(Decoy("rain", code(40, start=100)),)), observe) == []
 
 
 def test_nearest_gives_queries_and_decoys_in_order_of_distance(observe: Observe) -> None:
     found = matcher(
-        Query("b", "b", code=code(50)), Query("a", "a", code=code(30)), decoys=(Decoy("rain", code(40)),)
+        Query("b", "b", code=code(50)),
+        Query("a", "a", code=code(30)),
+        decoys=(Decoy("rain", code(40, start=100)),),
     )
     near = found.nearest(observe(code(0), space=SPACE), 3)
     assert [(each.query.name, each.distance) for each in near] == [("a", 30), ("decoy: rain", 40), ("b", 50)]
