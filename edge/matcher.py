@@ -9,10 +9,14 @@ import numpy as np
 
 from edge.bundle import Calibration, Decoy, require_code_space
 from edge.calibration import is_accepted, probability
-from edge.codes import distances, to_planes
+from edge.codes import distances, hamming, to_planes
 from edge.errors import CodeSpaceError, WatchlistError
 from edge.observation import Detection, Observation
 from edge.watchlist import Query, Watchlist
+
+# Share of differing bits under which two sentences ask for one sound. Starter: 41 held-out sentences differ from the plain
+# one for their sound in 12 bits of 256 (median; 90 %: 29), from the nearest one for another sound in 53 and more.
+SAME_MEANING = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +32,19 @@ class Matcher:
     """Compares observations with the queries of a watchlist and the decoys of a bundle.
 
     The rule: the nearest of all alarms where it is no decoy and its probability is accepted. Of queries at
-    equal distance the first in the list counts; a decoy goes before any. A query whose sentence is that of
-    a bundle's decoy takes its place. Raises WatchlistError where nothing but decoys is left,
+    equal distance the first in the list counts; a decoy goes before any. A decoy of the bundle that means the
+    same as a query is left out. Raises WatchlistError where nothing but decoys is left,
     CodeSpaceError where codes differ in width.
     """
 
     def __init__(self, watchlist: Watchlist, decoys: Sequence[Decoy], calibration: Calibration) -> None:
-        asked = {_plain(query.text) for query in watchlist.queries if not query.decoy}
+        asked = [query for query in watchlist.queries if not query.decoy]
         if not asked:
             raise WatchlistError("watchlist: expected at least one query that is no decoy, found none")
         competing = [
             Query(f"decoy: {decoy.text}", decoy.text, decoy=True, code=decoy.code)
             for decoy in decoys
-            if _plain(decoy.text) not in asked
+            if not any(_means_the_same(decoy, query) for query in asked)
         ]
         # argmin takes the first of equals, so this order settles ties
         self._queries = (*competing, *sorted(watchlist.queries, key=lambda query: not query.decoy))
@@ -77,6 +81,16 @@ class Matcher:
         found = distances(np.frombuffer(observation.code, np.uint8), self._planes)  # [n_queries]
         order = [int(found.argmin())] if n == 1 else np.argsort(found, kind="stable")[:n].tolist()
         return [Near(self._queries[i], int(found[i]), self._probabilities[int(found[i])]) for i in order]
+
+
+def _means_the_same(decoy: Decoy, query: Query) -> bool:
+    """Return whether two sentences are one question: the same words, or codes that hardly differ."""
+    if _plain(decoy.text) == _plain(query.text):
+        return True
+    if query.code is None or len(query.code) != len(decoy.code):
+        return False
+    apart = int(hamming(np.frombuffer(decoy.code, np.uint8), np.frombuffer(query.code, np.uint8)[None])[0])
+    return apart < SAME_MEANING * 8 * len(decoy.code)
 
 
 def _plain(text: str) -> str:
