@@ -74,8 +74,9 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         report = _Supervised(_report(args, matcher, totals, real_time_factor), store)
         stack.callback(report.close)
         _log_to_stderr()
-        for damaged in getattr(store, "put_aside", ()):
-            report.failing(f"the store was damaged: it is now {damaged}, and a new one was begun")
+        if isinstance(store, ObservationStore):
+            for damaged in store.put_aside:
+                report.state("store_begun_anew", damaged=str(damaged))
         clips = _clips(config, encoder)
         if clips is not None:
             stack.callback(clips.close)

@@ -16,7 +16,7 @@ class Report(Listener, Protocol):
     """A listener of the pipeline that also tells how a run begins and ends."""
 
     def state(self, name: str, **details: Any) -> None:
-        """Tell that the recorder is in another state: listening, failing, writing again."""
+        """Tell that the recorder is in another state: listening, store_failing, store_recovered, store_begun_anew."""
 
     def summary(self, totals: Totals, real_time_factor: float | None) -> None:
         """Tell what the run came to."""
@@ -49,7 +49,7 @@ class JsonReport:
 
     def failing(self, reason: str) -> None:
         """Write the state of the store."""
-        self.state("failing" if reason else "recovered", reason=reason or None)
+        self.state("store_failing" if reason else "store_recovered", reason=reason or None)
 
     def state(self, name: str, **details: Any) -> None:
         """Write a state."""

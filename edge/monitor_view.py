@@ -45,7 +45,9 @@ class LiveView:
         self._source, self._state = "", "waiting for sound"
         self._drawn_s = -math.inf
         self._console = console or Console(highlight=False, markup=False)  # a source may be called "[1].wav"
-        self._live = Live(Text(""), console=self._console, auto_refresh=False, transient=True)
+        self._live = Live(
+            get_renderable=self._view, console=self._console, auto_refresh=False, transient=True
+        )
         self._live.start()
 
     def heard(self, block: Block) -> None:
@@ -96,8 +98,11 @@ class LiveView:
         if self._clock() - self._drawn_s < _REFRESH_S:
             return
         self._drawn_s = self._clock()
-        view = Group(Text(self._state, "dim"), self._meter(), self._counts(), self._nearest())
-        self._live.update(view, refresh=True)
+        self._live.refresh()
+
+    def _view(self) -> Group:
+        """Return what is shown now; every line printed above it draws it again."""
+        return Group(Text(self._state, "dim"), self._meter(), self._counts(), self._nearest())
 
     def _meter(self) -> Text:
         n_full = round(_METER_LETTERS * (1 - self._rms_dbfs / _FLOOR_DBFS))

@@ -21,7 +21,7 @@ from edge.bundle import Bundle
 from edge.errors import UsageError
 from edge.matcher import Matcher
 from edge.monitor_arguments import configuration, parse_arguments
-from edge.monitor_reports import PlainReport, position
+from edge.monitor_reports import JsonReport, PlainReport, position
 from edge.monitor_view import LiveView, level_dbfs
 from edge.observation import Instant
 from edge.pipeline import Totals
@@ -224,6 +224,35 @@ def test_a_microphone_without_name_is_the_default_one() -> None:
     assert config.audio.microphone == ""
     with pytest.raises(UsageError, match="expected --input PATH or --microphone"):
         configuration(parse_arguments(["--queries", "w.txt"]))
+
+
+def test_a_damaged_store_is_put_aside_and_told(
+    base: list[str], write_tones: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tones(Path("a.wav"), (500, 3))
+    assert monitor.main([*base, "--input", "a.wav"]) == 0
+    content = bytearray(Path("fieldcube.sqlite").read_bytes())
+    content[:64] = bytes(64)
+    Path("fieldcube.sqlite").write_bytes(content)
+    capsys.readouterr()
+    assert monitor.main([*base, "--input", "a.wav", "--json"]) == 0
+    renewed, *_, summary = lines(capsys)
+    assert (renewed["type"], renewed["state"]) == ("state", "store_begun_anew")
+    assert Path(renewed["damaged"]).read_bytes()[:64] == bytes(64)
+    with StoreReader.open("fieldcube.sqlite") as reader:
+        assert len(list(reader.observations())) == summary["n_windows"]
+
+
+def test_a_store_that_fails_is_a_state(capsys: pytest.CaptureFixture[str]) -> None:
+    report = JsonReport(sys.stdout)
+    report.failing("disk full")
+    report.failing("")
+    report.lost(Gap("mic", 8_000, 4_000, "away"), 8_000)
+    assert lines(capsys) == [
+        {"type": "state", "state": "store_failing", "reason": "disk full"},
+        {"type": "state", "state": "store_recovered", "reason": None},
+        {"type": "gap", "source": "mic", "offset_s": 1.0, "duration_s": 0.5, "reason": "away"},
+    ]
 
 
 def test_lines_for_people(base: list[str], write_tones: Any, capsys: pytest.CaptureFixture[str]) -> None:
