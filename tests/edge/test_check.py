@@ -29,6 +29,14 @@ from edge.watchlist import Watchlist, write_watchlist
 Run = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
 
 
+@pytest.fixture(autouse=True)
+def recorder_memory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every check see a recorder's memory: that of the tests' own process holds whatever else they import."""
+    status = tmp_path_factory.mktemp("proc") / "status"
+    status.write_text("VmRSS:\t  98304 kB\n", encoding="ascii")
+    monkeypatch.setattr(check, "check_memory", lambda: check_memory(status))
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Return run(arguments): the exit code and the checks by name."""
