@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from edge.errors import FieldcubeError
 
 N_FOLDS = 5  # "one fifth of the recordings of each multi-recording set" is validation
-OPEN_LICENCES = ("CC0", "CC BY 4.0", "CC-BY 4.0", "CC BY", "CC-BY", "BSD-3-Clause")
+OPEN_LICENCES = {"CC0", "CC BY", "CC BY 3.0", "CC BY 4.0", "BSD-3-CLAUSE"}
 
 
 class DataError(FieldcubeError):
@@ -128,20 +128,19 @@ def split(recordings: Sequence[Recording], fold: int) -> tuple[list[int], list[i
 
 def is_open(licence: str) -> bool:
     """Whether a licence allows commercial use and relicensing of derived weights: CC0, CC BY, BSD; neither NC nor SA."""
-    upper = licence.upper()
-    restricted = any(mark in upper for mark in ("-NC", "NC-", " NC", "-SA", "SAMPLING"))
-    return not restricted and any(upper.startswith(name.upper()) for name in OPEN_LICENCES)
+    name = licence.upper().replace("CC-BY", "CC BY").split(" (")[0].strip()
+    return name in OPEN_LICENCES
 
 
-def load_recordings(
-    root: Path, datasets: Iterable[str], accepts: Callable[[str], bool] = lambda _: True
-) -> list[Recording]:
-    """Read the named sets below `root`, keeping recordings whose licence `accepts`."""
+def load_recordings(root: Path, datasets: Iterable[str]) -> list[Recording]:
+    """Read the named sets below `root`; a row without a species takes it from another row with its common name."""
     if not root.is_dir():
         raise DataError(
             f"{root}: expected the folder of the data sets (docs/data.md), found none; pass --data FOLDER"
         )
-    return [r for name in datasets for r in read_labels(root / name) if accepts(r.licence)]
+    recordings = [r for name in datasets for r in read_labels(root / name)]
+    species = {r.label.strip().lower(): r.species for r in recordings if r.species}
+    return [r if r.species else replace(r, species=species.get(r.label.strip().lower(), "")) for r in recordings]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections import Counter
 from pathlib import Path
@@ -101,12 +100,5 @@ def finish(settings: RunSettings, data: TrainingData, model: StarterModel, path:
         data=", ".join(f"{name} ({n} recordings)" for name, n in sorted(counts.items())),
         train_run=f"preset {settings.name}, seed {settings.seed}, fold {settings.data.fold}, {schedule.pretrain_steps} + {schedule.hash_steps} steps of {schedule.batch} windows",
     )
-    # moved to the CPU for good: the run is over
-    save_checkpoint(
-        path,
-        model.audio.cpu(),
-        model.text_head.cpu(),
-        dataclasses.replace(settings, text_tower="carrier"),
-        notes,
-    )
+    save_checkpoint(path, model.audio, model.text_head, settings, notes)
     logger.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)

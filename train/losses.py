@@ -27,8 +27,8 @@ def alignment(text_logits: Tensor, audio_logits: Tensor) -> Tensor:
 def diversity(logits: Tensor, form: DiversityForm = "code", eps: float = 0.05) -> Tensor:
     """Negative coding rate of a batch of codes (paper Eq. 10-12): small when the rows spread over all directions.
 
-    `code` is the form that works: -1/2 logdet(I + b / (B eps) V^T V) (b + B) / (b B). `paper` is the formula as printed
-    (no eps, divided by B twice); it moves by 0.15 nats between collapse and perfect spread, so it hardly acts.
+    `code` is the form that works: -1/2 logdet(I + b / (B eps) V^T V) (b + B) / (b B). `paper` is the formula as printed,
+    -1/2 logdet(I + b / B^2 V^T V) (no eps, divided by B twice); it moves by 0.15 nats between collapse and perfect spread, so it hardly acts.
 
     Args:
         logits: [B, b], rows of one modality. Computed in float32 whatever the dtype.
@@ -38,7 +38,7 @@ def diversity(logits: Tensor, form: DiversityForm = "code", eps: float = 0.05) -
     gram = rows.T @ rows  # [b, b]
     identity = torch.eye(n_bits, device=rows.device)
     if form == "paper":
-        return -0.5 * torch.logdet(identity + n_bits / n_rows * gram) / n_rows
+        return -0.5 * torch.logdet(identity + n_bits / n_rows**2 * gram)
     return (
         -0.5 * torch.logdet(identity + n_bits / (n_rows * eps) * gram) * (n_bits + n_rows) / (n_bits * n_rows)
     )

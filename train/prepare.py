@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,16 +45,31 @@ class TrainingData:
     other_embeddings: Tensor  # [n_others, n_text_features], sentences of no class: keep the text codes spread
 
 
+def select(settings: RunSettings, root: Path) -> tuple[list[Recording], list[int], list[int]]:
+    """Recordings of a run, and the indices of those that train and that validate.
+
+    Folds are dealt over all recordings before licences are looked at: a recording is in one fold whatever trains.
+    """
+    everything = load_recordings(root, settings.data.datasets)
+    training, validation = split(everything, settings.data.fold)
+    keeps_all = settings.data.licences == "all"
+    kept = [i for i, r in enumerate(everything) if keeps_all or is_open(r.licence)]
+    position = {old: new for new, old in enumerate(kept)}
+    return (
+        [everything[i] for i in kept],
+        [position[i] for i in training if i in position],
+        [position[i] for i in validation if i in position],
+    )
+
+
 def prepare(settings: RunSettings, root: Path, cache_folder: Path) -> TrainingData:
     """Load recordings and embed all sentences."""
-    accepts = is_open if settings.data.licences == "open" else lambda _: True
-    recordings = load_recordings(root, settings.data.datasets, accepts)
+    recordings, training, validation = select(settings, root)
     vocabulary = build_vocabulary(recordings)
     classes = np.asarray([vocabulary.class_keys.index(r.class_key) for r in recordings], dtype=np.int64)
-    training, validation = split(recordings, settings.data.fold)
     tower = SentenceTower(settings.text_tower)
     prompts = tower.embed([p.text for p in vocabulary.prompts])
-    others = tower.embed(other_sentences(root))
+    others = tower.embed(other_sentences(root, recordings))
     cache = open_cache(recordings, settings.audio.sample_rate_hz, cache_folder)
     power = open_power_cache(
         cache,
@@ -101,13 +117,13 @@ def power_cache_name(cache: AudioCache, settings: RunSettings) -> str:
     return f"{cache.fingerprint}-{hashlib.sha256(json.dumps(front_end).encode()).hexdigest()[:12]}.f32"
 
 
-def other_sentences(root: Path, n_names: int = 3000) -> list[str]:
-    """Names of animals that are in no recording here, evenly drawn from the species lists."""
+def other_sentences(root: Path, recordings: Sequence[Recording], n_names: int = 3000) -> list[str]:
+    """Common names of animals that are in no recording here, evenly drawn from the species lists."""
+    known = {r.label.strip().lower() for r in recordings} | {r.species.strip().lower() for r in recordings}
     names: list[str] = []
     for file in sorted((root / "text").glob("species_*.csv")):
-        names += [
-            line.split(",")[1]
-            for line in file.read_text(encoding="utf-8").splitlines()[1:]
-            if line.count(",") >= 1
-        ]
+        with file.open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                if not {row["common_name"].lower(), row["scientific_name"].lower()} & known:
+                    names.append(row["common_name"])
     return names[:: max(1, len(names) // n_names)]

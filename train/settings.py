@@ -41,7 +41,7 @@ class ObjectiveSettings:
     """Terms of the loss. The first phase trains the towers contrastively; the second adds the hash terms."""
 
     form: DiversityForm = "code"
-    diversity: float = 0.2  # lambda of the paper, on the text codes and the audio codes
+    diversity: float = 0.2  # on the text codes and on the audio codes each; lambda of the paper's Eq. 12 is twice this
     alignment: float = 4.0  # at 1.0 it hardly moves in 1000 steps: 0.66 -> 0.63 of ln 2
     code_contrast: float = 1.0  # contrastive term on the signs (straight-through), hash phase
     contrast: float = 1.0  # contrastive term on the continuous logits, first phase

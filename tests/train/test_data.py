@@ -95,6 +95,8 @@ def test_the_same_original_in_another_set_does_not_train_while_it_validates():
         ("CC BY-NC", False),
         ("CC BY-NC-SA 4.0", False),
         ("CC BY-SA 3.0", False),
+        ("CC BY SA 4.0", False),
+        ("CC-BY-ND", False),
         ("CC-Sampling+", False),
         ("", False),
     ],

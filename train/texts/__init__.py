@@ -84,7 +84,8 @@ def build_vocabulary(recordings: Sequence[Recording]) -> Vocabulary:
         common, scientific = recording.label.strip(), recording.species.strip()
         queries.append(common)
         names = {"common": common, "scientific": scientific}
-        prompts += [Prompt(t.format(**names), (index[key],), False) for t in SPECIES_TEMPLATES]
+        templates = [t for t in SPECIES_TEMPLATES if scientific or "{scientific}" not in t]
+        prompts += [Prompt(t.format(**names), (index[key],), False) for t in templates]
         if family := family_of(common):
             families.setdefault(family, set()).add(index[key])
     for family, members in sorted(families.items()):
