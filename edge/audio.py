@@ -12,7 +12,7 @@ import soundfile
 
 from edge.audio_events import AudioEvent, AudioSource, Block, BlockStream, End, Gap, Skipped, mono
 from edge.clock import Clock, SystemClock, later
-from edge.errors import AudioError
+from edge.errors import AudioError, FieldcubeError
 from edge.guano import parse
 from edge.observation import ClockState, Instant
 from edge.recording_time import recording_start_ns
@@ -61,6 +61,8 @@ class FileSource:
                 yield Skipped(source, f"cannot be read: {error.strerror or error}")
             except soundfile.SoundFileError as error:
                 yield Skipped(source, f"not a sound file that can be read: {_said(error)}")
+            except FieldcubeError as error:  # what it says of itself is impossible: the next ones may be good
+                yield Skipped(source, str(error))
 
     def _recordings(self) -> Iterator[Path | Skipped]:
         for path in self._paths:

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 
-_EARLIEST_YEAR = 1990  # recorders whose clock was never set stamp 1970 or 1980
+_YEARS = range(
+    1990, 2101
+)  # recorders whose clock was never set stamp 1970 or 1980; digits of a name may be no date
 _TIMESTAMP = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?\s*(?:Z|([+-])(\d\d):?(\d\d))?\s*"
 )
@@ -21,8 +23,8 @@ def recording_start_ns(file_name: str, guano: Mapping[str, str], comment: str) -
     """Return UTC ns since 1970 of the first sample of a recording, or None where nothing tells.
 
     Asked in this order: the GUANO Timestamp, the comment of an AudioMoth, `YYYYMMDD_HHMMSS` in the file name.
-    A time without a zone (every file name) is taken as UTC: set recorders to UTC. Impossible dates, and those
-    before 1990 (a clock that was never set), count as nothing.
+    A time without a zone (every file name) is taken as UTC: set recorders to UTC. Impossible dates, and years
+    outside 1990..2100 (a clock that was never set, digits that are no date), count as nothing.
     """
     if match := _TIMESTAMP.fullmatch(guano.get("Timestamp", "")):
         year, month, day, hour, minute, second, fraction, *zone = match.groups()
@@ -40,7 +42,7 @@ def _utc_ns(parts: tuple[str, ...], fraction: str | None, zone: list[str] | tupl
     year, month, day, hour, minute, second = map(int, parts)
     sign, zone_hours, zone_minutes = zone
     offset = timedelta(hours=int(zone_hours or 0), minutes=int(zone_minutes or 0))
-    if year < _EARLIEST_YEAR:
+    if year not in _YEARS:
         return None
     try:
         local = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)

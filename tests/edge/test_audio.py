@@ -161,6 +161,9 @@ def test_guano_tells_when_a_recording_began(tmp_path: Path, timestamp: str, wall
         ("S4A01234_20260504_030201_000.wav", 1_777_863_721_000_000_000),
         ("20261304_030201.wav", None),
         ("19700101_000005.wav", None),
+        ("30001231_101010.wav", None),  # in ns since 1970 more than 63 bits
+        ("21010101_000000.wav", None),
+        ("21001231_235959.wav", 4_133_980_799_000_000_000),
         ("120260504_030201.wav", None),
         ("owl.wav", None),
     ],

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from edge import audio
 from edge.audio import AudioEvent, Block, End, FileSource, Gap, Skipped
 from edge.riff import read_wav_header
 
@@ -29,6 +30,17 @@ def sound_of(events: Sequence[AudioEvent]) -> NDArray[np.float32]:
 
 def skipped(events: Sequence[AudioEvent]) -> list[Skipped]:
     return [event for event in events if isinstance(event, Skipped)]
+
+
+def test_a_file_that_says_something_impossible_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, noise(32_000), 32_000)
+    monkeypatch.setattr(audio, "recording_start_ns", lambda name, *_: 2**70 if name == "a.wav" else None)
+    events = heard([tmp_path])
+    assert [(Path(each.source).name, each.reason[:7]) for each in skipped(events)] == [("a.wav", "wall_ns")]
+    assert events[-1] == End(str(tmp_path / "b.wav"))
 
 
 def test_a_truncated_wav_is_heard_and_reported(tmp_path: Path) -> None:
