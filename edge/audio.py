@@ -10,7 +10,17 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from edge.audio_events import AudioEvent, AudioSource, Block, BlockStream, End, Gap, Skipped, mono
+from edge.audio_events import (
+    CLIP_SUFFIX,
+    AudioEvent,
+    AudioSource,
+    Block,
+    BlockStream,
+    End,
+    Gap,
+    Skipped,
+    mono,
+)
 from edge.clock import Clock, SystemClock, later
 from edge.errors import AudioError, FieldcubeError
 from edge.guano import parse
@@ -31,7 +41,7 @@ _TRUNCATED_S = 0.1  # less may be missing at the end of a file: MP3 headers are 
 class FileSource:
     """Recordings in files and folders, one after the other.
 
-    Folders are searched in depth, in order of name, hidden files left out. What cannot be read is a Skipped,
+    Folders are searched in depth, in order of name; hidden files and our own clips are left out. What cannot be read is a Skipped,
     and the rest goes on; of a truncated or damaged file everything that could be decoded is given first.
     Channels are averaged. The wall clock of a recording is recording_start_ns (state rtc: a recorder's clock)
     or unknown; its boottime is the moment of reading, plus the position in the file.
@@ -202,20 +212,25 @@ def _missing(sound: soundfile.SoundFile, n_read: int, header: WavHeader | None) 
 
 
 def _search(folder: Path) -> Iterator[Path | Skipped]:
-    """Yield the sound files below folder, those of a folder before those of its subfolders."""
-    n_found = 0
+    """Yield the sound files below folder, those of a folder before those of its subfolders, without our clips."""
+    n_found = n_clips = 0
     unreadable: list[OSError] = []
     for parent, folders, names in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+                continue
+            if name.lower().endswith(CLIP_SUFFIX):
+                n_clips += 1
+            else:
                 n_found += 1
                 yield path
     for error in unreadable:
         yield Skipped(str(error.filename), f"cannot be read: {error.strerror}")
     if not n_found and not unreadable:
-        yield Skipped(_shown(folder), "no sound files in this folder")
+        clips = f" but {n_clips} clips, which are heard only where they are named outright" if n_clips else ""
+        yield Skipped(_shown(folder), f"no sound files in this folder{clips}")
 
 
 def _shown(path: Path) -> str:

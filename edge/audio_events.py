@@ -12,6 +12,10 @@ from edge.clock import later
 from edge.observation import Instant
 from edge.resampling import Cutter, Resampler, Samples
 
+CLIP_SUFFIX = (
+    ".clip.flac"  # of sound that fieldcube has kept itself: no folder that is searched gives it again
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:

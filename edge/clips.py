@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from edge.audio_events import AudioEvent, Block, Skipped
+from edge.audio_events import CLIP_SUFFIX, AudioEvent, Block, Skipped
 from edge.clock import later
 from edge.durable import write_file
 from edge.guano import compose
@@ -21,7 +21,6 @@ from edge.observation import Instant, Observation, iso_utc
 from edge.resampling import Samples
 from edge.windows import Window
 
-SUFFIX = ".clip.flac"  # only files that end so are ever removed to make room
 _MAX_NAME_LETTERS = 40  # of a query in a file name; 4 bytes each stay far below the 255 of most file systems
 
 _log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ class ClipWriter:
     A clip goes from pre_s before to post_s after a window; those that overlap become one, of max_s at most,
     so a clip is written once no window can join it any more: pre_s and a window's length after its end, or
     when its segment ends. folder is made when it is first needed. quota_bytes: budget of all clips in it, the
-    oldest are removed first; None = no limit. A clip that cannot be written (a full disk) is given up with a
+    oldest are removed first (only files named as clips); None = no limit. A clip that cannot be written (a full disk) is given up with a
     warning: recording goes on. latitude, longitude: of the deployment, in degrees, for the metadata.
     """
 
@@ -162,10 +161,10 @@ class ClipWriter:
             when = f"{_plain(Path(source).stem) or 'clip'}_{start / self._rate_hz:09.2f}s"
         name = f"{when}_{_plain(names[0]) if names else 'sound'}"
         taken = {clip.path for clip in self._open}
-        path, n = self._folder / f"{name}{SUFFIX}", 1
+        path, n = self._folder / f"{name}{CLIP_SUFFIX}", 1
         while path in taken or path.exists():
             n += 1
-            path = self._folder / f"{name}-{n}{SUFFIX}"
+            path = self._folder / f"{name}-{n}{CLIP_SUFFIX}"
         return path
 
     def _write(self, clip: _Clip) -> None:
@@ -234,9 +233,9 @@ class ClipWriter:
 
 def _clips_in(folder: Path) -> list[tuple[str, int]]:
     """Return names and sizes of the clips in a folder, oldest first; remove what a cut left half written."""
-    for left_over in folder.glob(f".*{SUFFIX}.*.tmp"):
+    for left_over in folder.glob(f".*{CLIP_SUFFIX}.*.tmp"):
         left_over.unlink(missing_ok=True)
-    found = [(path.stat(), path.name) for path in folder.glob(f"*{SUFFIX}")]
+    found = [(path.stat(), path.name) for path in folder.glob(f"*{CLIP_SUFFIX}")]
     return [(name, status.st_size) for status, name in sorted(found, key=lambda f: (f[0].st_mtime_ns, f[1]))]
 
 

@@ -118,6 +118,17 @@ def test_a_file_named_outright_is_tried_whatever_it_is_called(tmp_path: Path) ->
     assert skipped(heard([tmp_path]))[0].reason == "no sound files in this folder"
 
 
+def test_our_own_clips_are_heard_only_where_they_are_named_outright(tmp_path: Path) -> None:
+    clips = tmp_path / "fieldcube-clips"
+    clips.mkdir()
+    soundfile.write(tmp_path / "a.flac", noise(1000), 32_000)
+    soundfile.write(clips / "a_000003.00s_owl.clip.flac", noise(1000), 32_000)
+    assert {event.source for event in heard([tmp_path])} == {str(tmp_path / "a.flac")}
+    (nothing,) = skipped(heard([clips]))
+    assert nothing.reason.startswith("no sound files in this folder but 1 clips")
+    assert isinstance(heard([clips / "a_000003.00s_owl.clip.flac"])[-1], End)
+
+
 def test_what_is_not_there_is_skipped(tmp_path: Path) -> None:
     assert heard([tmp_path / "no.wav"]) == [Skipped(str(tmp_path / "no.wav"), "no such file or folder")]
 
