@@ -63,6 +63,7 @@ class ObservationStore:
         )
         try:
             store._retry_once_anew(store._connected)
+            store._lock.mark()
         except BaseException:
             store._lock.release()
             raise
@@ -237,7 +238,7 @@ class ObservationStore:
 
     def _put_aside(self, error: sqlite3.DatabaseError) -> None:
         self._disconnect()
-        may_be_ours = self._lock.existed or self._epoch is not None
+        may_be_ours = self._lock.is_ours or self._epoch is not None
         aside = put_aside(self.path, now=self._now(), may_be_ours=may_be_ours)
         LOG.warning("%s: damaged (%s); renamed to %s, a new store is begun", self.path, error, aside)
         self.put_aside += (aside,)

@@ -117,13 +117,37 @@ def test_a_damaged_database_takes_its_wal_along_and_never_replaces_an_earlier_on
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     sound = tmp_path / "dawn.wav"
     sound.write_bytes(b"RIFF" + bytes(5000))
-    with pytest.raises(StoreError, match=r"dawn.wav: expected a fieldcube store, found another kind of file"):
-        ObservationStore.open(sound)
-    assert sound.read_bytes() == b"RIFF" + bytes(5000)
+    for _ in range(2):  # the first refusal leaves nothing behind that would make the file look like ours
+        with pytest.raises(
+            StoreError, match=r"dawn.wav: expected a fieldcube store, found another kind of file"
+        ):
+            ObservationStore.open(sound)
+        assert sound.read_bytes() == b"RIFF" + bytes(5000)
+        assert list(tmp_path.iterdir()) == [sound]
     with pytest.raises(
         StoreError, match=r"dawn.wav: expected a readable store, found file is not a database"
     ):
         StoreReader.open(sound)
+
+
+def test_a_lock_alone_does_not_make_a_file_ours(tmp_path: Path) -> None:
+    sound = tmp_path / "dawn.flac"
+    sound.write_bytes(b"fLaC" + bytes(5000))
+    (tmp_path / "dawn.flac.lock").write_text(
+        "123\n", encoding="ascii"
+    )  # of a run that was killed while it opened
+    with pytest.raises(StoreError, match="found another kind of file"):
+        ObservationStore.open(sound)
+    assert sound.read_bytes() == b"fLaC" + bytes(5000)
+
+
+def test_a_store_of_any_name_that_was_opened_once_is_ours(tmp_path: Path) -> None:
+    path = tmp_path / "creek.data"
+    for _ in range(2):  # the second run keeps the mark
+        ObservationStore.open(path).close()
+    damage_header(path)
+    with ObservationStore.open(path) as store:
+        assert len(store.put_aside) == 1
 
 
 def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
