@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edge.bundle import Bundle, default_bundle
-from edge.errors import FieldcubeError
-from edge.watchlist import Query, Watchlist, load_watchlist, write_watchlist
+from edge.errors import FieldcubeError, UsageError, WatchlistError
+from edge.watchlist import Query, Watchlist, load_watchlist, read_watchlist, write_watchlist
 
 _EXAMPLE = """example:
   edge-queries watchlist.txt                      (check it, and list what it asks for)
@@ -55,6 +55,7 @@ def _run(args: argparse.Namespace) -> None:
     loaded = load_watchlist(args.watchlist)
     queries: Iterable[Query] = loaded.queries if isinstance(loaded, Watchlist) else loaded
     if args.output is not None:
+        _require_replaceable(args.output, args.watchlist)
         bundle = Bundle.load(args.bundle or default_bundle())
         compiled = _compiled(loaded, bundle, args)
         write_watchlist(args.output, compiled)
@@ -64,6 +65,23 @@ def _run(args: argparse.Namespace) -> None:
             print(f"{args.output}: {n} queries in code space {space}", file=sys.stderr)
     for query in queries:
         print(_json_line(query) if args.json else _line(query))
+
+
+def _require_replaceable(output: Path, watchlist: Path) -> None:
+    """Raise UsageError where -o names the list itself, or anything that is there and is no compiled list."""
+    if not output.exists():
+        return
+    if output.samefile(watchlist):
+        raise UsageError(f"-o {output}: expected another file than the watchlist, found the same; rename it")
+    try:
+        if not output.is_file():
+            raise WatchlistError("no regular file")
+        read_watchlist(output)
+    except WatchlistError as error:
+        raise UsageError(
+            f"-o {output}: expected a new file or a compiled list to replace, found {error}; "
+            "give another -o, or remove it"
+        ) from error
 
 
 def _compiled(loaded: Watchlist | list[Query], bundle: Bundle, args: argparse.Namespace) -> Watchlist:

@@ -76,6 +76,30 @@ def test_a_compiled_list_of_another_code_space_is_refused(
     assert not (tmp_path / "new.json").exists()
 
 
+@pytest.mark.parametrize("output", ["watchlist.txt", "link.txt", "phoebe.wav", "other.json", "folder"])
+def test_nothing_but_a_compiled_list_is_replaced(
+    output: str, tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = write(tmp_path, TEXT)
+    (tmp_path / "link.txt").hardlink_to(text)
+    (tmp_path / "phoebe.wav").write_bytes(b"RIFF\xff")
+    (tmp_path / "other.json").write_text('{"name": "not ours"}', encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / output
+    before = path.read_bytes() if path.is_file() else None
+    assert queries.main([text, "-o", str(path), "--bundle", str(tiny.folder)]) == 2
+    assert f"-o {path}: expected " in capsys.readouterr().err
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_compiled_list_is_replaced(watchlist: Watchlist, tiny: Bundle, tmp_path: Path) -> None:
+    write_watchlist(tmp_path / "in.json", watchlist)
+    write_watchlist(tmp_path / "out.json", Watchlist("other-space", 256, "", ()))
+    arguments = [str(tmp_path / "in.json"), "-o", str(tmp_path / "out.json"), "--bundle", str(tiny.folder)]
+    assert queries.main(arguments) == 0
+    assert read_watchlist(tmp_path / "out.json") == watchlist
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
