@@ -11,12 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge.bundle import Bundle, default_bundle
-from edge.check_board import Check, check_clock, check_disk, check_memory, check_microphone
+from edge.check_board import (
+    Check,
+    check_clips,
+    check_clock,
+    check_disk,
+    check_memory,
+    check_microphone,
+    check_store,
+)
 from edge.check_encoders import check_audio, check_speed, check_text, runtimes_to_check
 from edge.config import Config, read_config
-from edge.encoder import compile_queries, open_audio_encoder
-from edge.errors import FieldcubeError
+from edge.encoder import AudioEncoder, compile_queries, open_audio_encoder
+from edge.errors import FieldcubeError, UsageError
+from edge.matcher import Matcher
 from edge.watchlist import Watchlist, load_watchlist
+from edge.windows import hop_samples
 
 _EXAMPLE = """example:
   edge-check
@@ -46,6 +56,9 @@ def checks(config: Config) -> Iterator[Check]:
     """Yield every check that a configuration calls for, in an order in which each trusts those before it."""
     yield check_clock()
     yield check_disk(config.monitor)
+    if config.monitor.clips and config.monitor.clips_dir is not None:
+        yield check_clips(config.monitor)
+    yield check_store(config.monitor, config.deployment.device_id)
     if config.audio.microphone is not None:
         yield check_microphone(config.audio)
     bundle, found = _load(config)
@@ -68,6 +81,7 @@ def checks(config: Config) -> Iterator[Check]:
         yield Check("encoder", False, None, hint=str(error))
         return
     yield Check("encoder", True, encoder.runtime)
+    yield _check_hop(encoder, config.monitor.hop_s)
     yield check_speed(encoder, config.monitor.hop_s)
     yield check_memory()  # before other encoders are opened
     for runtime in runtimes_to_check(bundle):
@@ -96,14 +110,27 @@ def _load(config: Config) -> tuple[Bundle | None, Check]:
     return bundle, Check("bundle", True, f"{bundle.manifest.name} {bundle.manifest.version}", hint=hint)
 
 
+def _check_hop(encoder: AudioEncoder, hop_s: float | None) -> Check:
+    """See that windows follow each other without sound between them."""
+    rate_hz, window_samples = encoder.sample_rate_hz, encoder.window_samples
+    window_s = window_samples / rate_hz
+    try:
+        found_s = hop_samples(hop_s, window_samples, rate_hz) / rate_hz
+    except UsageError as error:
+        return Check("hop", False, hop_s, "s", window_s, str(error))
+    return Check("hop", True, found_s, "s", window_s)
+
+
 def _check_queries(bundle: Bundle, config: Config) -> Check:
-    """Compile the watchlist, or see that it was compiled for this bundle."""
+    """Compile the watchlist, or see that it was compiled for this bundle, and that a recorder could match it."""
     assert config.monitor.queries is not None  # asked only then
     manifest = bundle.manifest
     try:
         loaded = load_watchlist(config.monitor.queries, manifest.code_space, manifest.code_bits)
         if not isinstance(loaded, Watchlist):
             loaded = compile_queries(bundle, loaded, config.encoder.runtime)
+        if manifest.calibration is not None:  # its lack is told already
+            Matcher(loaded, manifest.decoys, manifest.calibration)
     except FieldcubeError as error:
         return Check("queries", False, str(config.monitor.queries), hint=str(error))
     return Check("queries", True, sum(not query.decoy for query in loaded.queries), "queries")
@@ -135,6 +162,8 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--hop", type=float, metavar="SECONDS", help="from window to window (half a window)")
     add("--queries", type=Path, metavar="FILE", help="watchlist to check")
     add("--store", type=Path, metavar="PATH", help="where the database will be (./fieldcube.sqlite)")
+    add("--clips", type=Path, metavar="FOLDER", help="where clips will be (beside the store)")
+    add("--device-id", metavar="NAME", help="of this recorder (as its store knows)")
     add("--microphone", nargs="?", const="", metavar="NAME", help="check this microphone; no name = default")
     add("--json", action="store_true", help="print one JSON object a line")
     return parser.parse_args(argv)
@@ -144,12 +173,17 @@ def _configuration(args: argparse.Namespace) -> Config:
     """Return the configuration file, or the defaults, with the flags on top of it."""
     config = read_config(args.config) if args.config else Config()
     encoder = {"bundle": args.bundle, "runtime": args.runtime, "threads": args.threads}
-    monitor = {"hop_s": args.hop, "queries": args.queries, "store": args.store}
+    monitor = {"hop_s": args.hop, "queries": args.queries, "store": args.store, "clips_dir": args.clips}
+    monitor["clips"] = None if args.clips is None else True
     audio = config.audio
     if args.microphone is not None:
         audio = replace(audio, input=(), microphone=args.microphone)
+    deployment = config.deployment
+    if args.device_id is not None:
+        deployment = replace(deployment, device_id=args.device_id)
     return replace(
         config,
+        deployment=deployment,
         audio=audio,
         encoder=replace(config.encoder, **{k: v for k, v in encoder.items() if v is not None}),
         monitor=replace(config.monitor, **{k: v for k, v in monitor.items() if v is not None}),

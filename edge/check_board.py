@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from edge.audio_events import AudioEvent, AudioSource, Block
+from edge.audio_events import CLIP_SUFFIX, AudioEvent, AudioSource, Block
 from edge.clock import Clock, SystemClock
 from edge.config import Audio, Monitor
 from edge.errors import AudioError, FieldcubeError
+from edge.store_reader import StoreReader
 from edge.store_schema import store_path
 
 MAX_MEMORY_MB = 150  # of edge-monitor: what is left of 512 MB is for the system and its page cache
@@ -58,19 +60,57 @@ def check_clock(clock: Clock | None = None) -> Check:
 
 
 def check_disk(monitor: Monitor, free_bytes: Callable[[Path], int] | None = None) -> Check:
-    """See whether the store's folder can be written and has room, also for the clips that are allowed."""
-    folder = store_path(monitor.store).absolute().parent
-    while not folder.exists():  # the store makes the folders that are missing
-        folder = folder.parent
+    """See whether the store's folder can be written and has room, also for the clips that lie beside it."""
+    folder = _existing(store_path(monitor.store).parent)
     free_mb = (free_bytes or _free_bytes)(folder) / 1e6
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return Check("disk", False, free_mb, "MB", MIN_DISK_MB, f"{folder} cannot be written by this user")
+    if refused := _refused(folder):
+        return Check("disk", False, free_mb, "MB", MIN_DISK_MB, refused)
     hint = None
     if free_mb < MIN_DISK_MB:
         hint = f"make room in {folder}, or give another --store"
-    elif monitor.clips and free_mb < MIN_DISK_MB + monitor.clip_quota_bytes / 1e6:
+    elif (
+        monitor.clips and monitor.clips_dir is None and free_mb < MIN_DISK_MB + monitor.clip_quota_bytes / 1e6
+    ):
         hint = f"less than clips may take: lower clip_quota_bytes ({monitor.clip_quota_bytes / 1e6:.0f} MB)"
     return Check("disk", free_mb >= MIN_DISK_MB, free_mb, "MB", MIN_DISK_MB, hint)
+
+
+def check_clips(monitor: Monitor, free_bytes: Callable[[Path], int] | None = None) -> Check:
+    """See whether a folder of clips can be written and has room; the clips in it are removed where they must."""
+    assert monitor.clips_dir is not None  # asked only then; the store's disk is check_disk's
+    folder = _existing(monitor.clips_dir)
+    room_mb = ((free_bytes or _free_bytes)(folder) + _clip_bytes(monitor.clips_dir)) / 1e6
+    quota_mb = monitor.clip_quota_bytes / 1e6
+    limit_mb = min(MIN_DISK_MB, quota_mb)
+    if refused := _refused(folder):
+        return Check("clips", False, room_mb, "MB", limit_mb, refused)
+    hint = None
+    if room_mb < limit_mb:
+        hint = f"make room in {folder}, or give another clips_dir"
+    elif room_mb < quota_mb:
+        hint = f"less than clips may take: lower clip_quota_bytes ({quota_mb:.0f} MB)"
+    return Check("clips", room_mb >= limit_mb, room_mb, "MB", limit_mb, hint)
+
+
+def check_store(monitor: Monitor, device_id: str | None) -> Check:
+    """See whether a store that is there already would be taken: it is only read, also while a recorder writes it."""
+    path = store_path(monitor.store)
+    try:
+        if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+            return Check("store", True, "new")
+        with path.open("r+b"):
+            pass  # as edge-monitor must open it
+        with StoreReader.open(path) as store:
+            n_observations, found_id = sum(store.counts().values()), store.device_id
+    except OSError as error:
+        return Check("store", False, str(path), hint=f"{path}: cannot be written: {error.strerror}")
+    except FieldcubeError as error:
+        return Check("store", False, str(path), hint=str(error))
+    if device_id not in (None, found_id):
+        expected = f"expected observations of device {device_id!r}, found those of {found_id!r}"
+        hint = f"{path}: {expected}; give another --store, or the store's own device_id"
+        return Check("store", False, str(path), hint=hint)
+    return Check("store", True, n_observations, "observations")
 
 
 def check_memory(status: Path = Path("/proc/self/status")) -> Check:
@@ -138,6 +178,32 @@ def _level_dbfs(source: AudioSource) -> float:
         raise _GaveUpError("the device gave no sound")
     samples = np.concatenate(heard).astype(np.float64)
     return float(20 * np.log10(max(float(samples.std()), 1e-6)))
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists: those that are missing are made."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _refused(folder: Path) -> str | None:
+    """Return why no file can be made in a folder, None where one can; nothing is left of the attempt."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        return f"{folder} cannot be written by this user: {error.strerror}"
+    return None
+
+
+def _clip_bytes(folder: Path) -> int:
+    n_bytes = 0
+    for path in folder.glob(f"*{CLIP_SUFFIX}"):
+        with suppress(OSError):  # a recorder that runs has removed it meanwhile
+            n_bytes += path.stat().st_size
+    return n_bytes
 
 
 def _free_bytes(folder: Path) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edge.audio_events import AudioEvent, Block, End, Gap, Skipped
 from edge.clock import later
+from edge.errors import UsageError
 from edge.observation import Instant
 from edge.resampling import Samples
 
@@ -29,6 +30,21 @@ class Window:
     n_samples: int
     sample_rate_hz: int
     instant: Instant
+
+
+def hop_samples(hop_s: float | None, window_samples: int, rate_hz: int) -> int:
+    """Return the hop; half a window by default, so that every sound of up to half a window is whole in one.
+
+    Raises UsageError for a hop over which sound would be passed unheard.
+    """
+    if hop_s is None:
+        return max(1, window_samples // 2)
+    window_s = window_samples / rate_hz
+    if not 0 < hop_s <= window_s:
+        raise UsageError(
+            f"--hop: expected more than 0 and at most a window ({window_s:g} s), found {hop_s:g}"
+        )
+    return max(1, round(hop_s * rate_hz))
 
 
 def windows(

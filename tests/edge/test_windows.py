@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from edge.audio_events import AudioEvent, Block, End, Gap, Skipped
+from edge.errors import UsageError
 from edge.observation import Instant
-from edge.windows import Window, windows
+from edge.windows import Window, hop_samples, windows
 
 RATE_HZ = 1000
 START = Instant("boot", 7_000_000_000, 1_777_863_721_000_000_000, "rtc")
@@ -136,3 +137,11 @@ def test_windows_are_owned_by_whoever_gets_them() -> None:
 def test_a_hop_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="hop of 1 sample or more, found 3000, 0"):
         cut([], hop_samples=0)
+
+
+def test_a_hop_is_half_a_window_unless_said_otherwise_and_never_longer_than_one() -> None:
+    assert hop_samples(None, 3001, RATE_HZ) == 1500
+    assert hop_samples(3.0, 3000, RATE_HZ) == 3000
+    for hop_s in (3.001, 0.0, -1.0):
+        with pytest.raises(UsageError, match=r"--hop: expected more than 0 and at most a window \(3 s\)"):
+            hop_samples(hop_s, 3000, RATE_HZ)
