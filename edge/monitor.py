@@ -26,6 +26,7 @@ from edge.stopping import Stop
 from edge.store import ObservationStore
 from edge.store_schema import store_path
 from edge.systemd import notify
+from edge.ticks import with_ticks
 from edge.unstored import Unstored
 from edge.watchlist import Watchlist, load_watchlist
 
@@ -84,7 +85,8 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         notify("READY=1")
         started_s = time.perf_counter()
         pipeline = Pipeline(encoder, matcher, store, clips, report, hop_samples, totals=totals)
-        pipeline.run(stop.until_asked(source.events()))
+        events = with_ticks(source.events()) if is_live else source.events()
+        pipeline.run(stop.until_asked(events))
         notify("STOPPING=1")
     report.summary(totals, real_time_factor())
     if report.first_failure and not totals.n_windows and not stop.is_asked:
@@ -132,7 +134,9 @@ def _source(audio: Audio, rate_hz: int) -> AudioSource:
     """Return the source that was asked for; PortAudio is looked for only where it is a microphone."""
     if STDIN in audio.input:
         assert audio.sample_rate_hz is not None  # configuration() refuses a pipe without it
-        return PcmSource(sys.stdin.buffer, audio.sample_rate_hz, rate_hz, audio.channels or 1)
+        # Unbuffered: a thread that waits in a buffered stdin would abort the process when it ends.
+        stream = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+        return PcmSource(stream, audio.sample_rate_hz, rate_hz, audio.channels or 1)
     if audio.input:
         return FileSource(audio.input, rate_hz)
     from edge.microphone import MicrophoneSource

@@ -36,6 +36,11 @@ class Store(Protocol):
         """Return the seq of the next observation."""
         ...
 
+    @property
+    def failure(self) -> str | None:
+        """Return why it cannot write just now, None where it can."""
+        ...
+
     def add(self, observation: Observation, detections: Sequence[Detection] = ()) -> None:
         """Take an observation and its detections. Raises StoreError where it cannot write just now."""
         ...
@@ -48,6 +53,10 @@ class Store(Protocol):
 
     def record_skipped(self, source: str, reason: str) -> None:
         """Note a source that could not be heard. Raises StoreError as add does."""
+        ...
+
+    def commit_if_due(self) -> None:
+        """Write what waited long enough. Raises StoreError as add does."""
         ...
 
 
@@ -100,8 +109,11 @@ class Pipeline:
     totals: Totals = field(default_factory=Totals)
     _is_failing: bool = False
 
-    def run(self, events: Iterable[AudioEvent]) -> None:
-        """Take the events of a source at the encoder's rate to their end; totals are kept up to date."""
+    def run(self, events: Iterable[AudioEvent | None]) -> None:
+        """Take the events of a source at the encoder's rate to their end; totals are kept up to date.
+
+        None among them is a tick (edge.ticks): nothing was heard, but the store may write what waits in it.
+        """
         heard = self._heard(events)
         recording = heard if self.clips is None else self.clips.listen(heard)
         encoder = self.encoder
@@ -159,9 +171,13 @@ class Pipeline:
             self.store.record_skipped(skipped.source, skipped.reason)
         self.listener.skipped(skipped)
 
-    def _heard(self, events: Iterable[AudioEvent]) -> Iterator[AudioEvent]:
-        """Pass events on; count and tell the sound among them."""
+    def _heard(self, events: Iterable[AudioEvent | None]) -> Iterator[AudioEvent]:
+        """Pass events on; count and tell the sound among them, and let the store write in time."""
         for event in events:
+            with self._writing():
+                self.store.commit_if_due()
+            if event is None:
+                continue
             if isinstance(event, Block):
                 self.totals.seconds_audio += len(event.samples) / self.encoder.sample_rate_hz
                 self.listener.heard(event)
@@ -175,6 +191,9 @@ class Pipeline:
             yield
         except StoreError as error:
             reason = str(error)
+        reason = (
+            reason or self.store.failure or ""
+        )  # that nothing was due does not mean that it can write again
         if bool(reason) != self._is_failing:
             self._is_failing = bool(reason)
             self.listener.failing(reason)

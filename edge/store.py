@@ -123,6 +123,11 @@ class ObservationStore:
         firsts += [first for first, _ in self._uncommitted.dropped[:1]]
         return min(firsts, default=self._next_seq)
 
+    @property
+    def failure(self) -> str | None:
+        """Return why the last commit failed, None where it did not."""
+        return self._failure
+
     def add(self, observation: Observation, detections: Sequence[Detection] = ()) -> None:
         """Take an observation and its detections; they are on the disk after the next commit.
 

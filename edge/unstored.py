@@ -22,6 +22,11 @@ class Unstored:
         """Return next_seq: there is nothing that could be lost."""
         return self.next_seq
 
+    @property
+    def failure(self) -> None:
+        """Return None: forgetting never fails."""
+        return None
+
     def add(self, observation: Observation, detections: Sequence[Detection] = ()) -> None:  # noqa: ARG002 - a store has it
         """Count an observation."""
         self.next_seq = observation.seq + 1
@@ -33,6 +38,9 @@ class Unstored:
 
     def record_skipped(self, source: str, reason: str) -> None:
         """Forget a skipped source."""
+
+    def commit_if_due(self) -> None:
+        """Write nothing."""
 
     def __enter__(self) -> Unstored:
         return self

@@ -37,7 +37,7 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
         "matcher": frozenset({"matcher"}),
         "clips": frozenset({"clips"}),
         "store": frozenset({"store", "unstored"}),
-        "the running process": frozenset({"stopping", "systemd"}),
+        "the running process": frozenset({"stopping", "systemd", "ticks"}),
     },
     {"pipeline": frozenset({"pipeline"})},
     {

@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from rich.console import Console
 from edge import monitor
 from edge.audio_events import Block, Gap, Skipped
 from edge.bundle import Bundle
-from edge.errors import UsageError
+from edge.errors import StoreError, UsageError
 from edge.matcher import Matcher
 from edge.monitor_arguments import configuration, parse_arguments
 from edge.monitor_reports import JsonReport, PlainReport, position
@@ -124,6 +126,36 @@ def test_raw_sound_is_read_from_standard_input(
     assert [(d["query"], d["source"], d["offset_s"]) for d in detections] == [
         ("high", "stdin", i / 2) for i in range(5)
     ]
+
+
+def test_a_silent_pipe_does_not_keep_observations_from_the_disk(
+    base: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("c.toml").write_text("[monitor]\ncommit_interval_s = 0.5\n", encoding="utf-8")
+    reading, writing = os.pipe()
+    n_stored = []
+
+    def feed() -> None:
+        os.write(writing, bytes(2 * 8_000 * 2))
+        poll = threading.Event()
+        for _ in range(200):  # 10 s
+            if Path("fieldcube.sqlite").exists():
+                with suppress(StoreError), StoreReader.open("fieldcube.sqlite") as reader:
+                    n_stored.append(len(list(reader.observations())))
+            if n_stored and n_stored[-1] >= 3:
+                break
+            poll.wait(0.05)
+        os.close(writing)
+
+    thread = threading.Thread(target=feed)
+    with open(reading, encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        thread.start()
+        assert (
+            monitor.main([*base, "--input", "-", "--rate", "8000", "--no-clips", "--config", "c.toml"]) == 0
+        )
+        thread.join()
+    assert n_stored[-1] == 3
 
 
 @pytest.mark.parametrize("names", [["b.wav"], ["gone.wav"], ["b.wav", "gone.wav"]])

@@ -21,6 +21,7 @@ from edge.observation import Detection, Instant, Observation
 from edge.pipeline import Pipeline
 from edge.store import ObservationStore
 from edge.store_reader import StoreReader
+from edge.store_tables import StoreTables
 from edge.unstored import Unstored
 from edge.watchlist import Watchlist
 
@@ -121,6 +122,51 @@ def test_everything_is_in_the_store(build: Callable[..., Pipeline], write_tones:
     assert [detection for _, detection in detected] == [d for _, ds in notes(pipeline).observed_ for d in ds]
     assert {observation.source for observation, _ in detected} == {str(sound)}
     assert (skipped.kind, skipped.source) == ("skipped", str(tmp_path / "in" / "b.wav"))
+
+
+def test_what_waits_is_written_while_nothing_is_heard(build: Callable[..., Pipeline], tmp_path: Path) -> None:
+    now = [0.0]
+    n_stored = []
+    path = tmp_path / "s.sqlite"
+    store = ObservationStore.open(path, "dev", commit_interval_s=5, clock=lambda: now[0])
+    with store:
+
+        def events() -> Iterator[Block | None]:
+            yield tone(500, 2)
+            for _ in range(3):
+                now[0] += 2.5
+                yield None
+                with StoreReader.open(path) as reader:
+                    n_stored.append(len(list(reader.observations())))
+
+        build(store).run(events())
+    assert n_stored == [0, 2, 2]
+
+
+def test_a_store_that_fails_is_told_once_however_often_it_is_asked(
+    build: Callable[..., Pipeline], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    store = ObservationStore.open(tmp_path / "s.sqlite", "dev", commit_interval_s=5, clock=lambda: now[0])
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    def events() -> Iterator[Block | None]:
+        monkeypatch.setattr(StoreTables, "write", full)
+        for i in range(8):
+            yield tone(500, 1, i * 8_000)
+            now[0] += 2.0
+        monkeypatch.undo()
+        now[0] += 5.0
+        yield None
+
+    with store:
+        pipeline = build(store)
+        pipeline.run(events())
+    first, last = notes(pipeline).told
+    assert "disk full" in first
+    assert last == ""
 
 
 def test_a_detection_carries_the_clip_that_is_written(build: Callable[..., Pipeline], tmp_path: Path) -> None:
