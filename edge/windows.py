@@ -54,13 +54,26 @@ def windows(
 
     Windows start at multiples of hop_samples within each contiguous segment; a Gap, an End, another source or
     a jump of the sample counter ends it. Where 0.25 s or more at the end of a segment were in no window, one
-    last window ends with it; a whole segment shorter than a window is repeated to fill one.
+    last window ends with it; a whole segment shorter than a window is repeated to fill one. Of a source that
+    ends without a window, a Gap or a Skipped, a Skipped before its End tells that it was too short.
     Raises ValueError where window_samples or hop_samples is below 1.
     """
     if window_samples < 1 or hop_samples < 1:
         raise ValueError(
             f"expected a window and a hop of 1 sample or more, found {window_samples}, {hop_samples}"
         )
+    told = ""  # the source of the last item, from one End to the next
+    for item in _cut(events, window_samples, hop_samples, rate_hz):
+        if isinstance(item, End) and item.source != told:
+            yield Skipped(item.source, f"shorter than {MIN_REST_S:g} s")
+        told = "" if isinstance(item, End) else item.source
+        yield item
+
+
+def _cut(
+    events: Iterable[AudioEvent], window_samples: int, hop_samples: int, rate_hz: int
+) -> Iterator[Window | Gap | End | Skipped]:
+    """Yield as windows does, and nothing for a source that is too short."""
     segment: _Segment | None = None
     for event in events:
         if isinstance(event, Block):

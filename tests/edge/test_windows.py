@@ -78,6 +78,20 @@ def test_a_sound_of_less_than_a_quarter_of_a_second_is_left_out() -> None:
     assert len(cut([*blocks(ramp(250), 100), End("a")])) == 1
 
 
+def test_a_source_too_short_for_any_window_is_told() -> None:
+    events = [*blocks(ramp(249), 100), End("a"), *blocks(ramp(250), 100, source="b"), End("b")]
+    events += [*blocks(ramp(10), 10), End("a")]
+    found = list(windows(events, 3000, 1500, RATE_HZ))
+    kinds = [(type(item), item.source) for item in found]
+    assert kinds == [(Skipped, "a"), (End, "a"), (Window, "b"), (End, "b"), (Skipped, "a"), (End, "a")]
+    assert found[0] == Skipped("a", "shorter than 0.25 s")
+
+
+@pytest.mark.parametrize("told", [Skipped("a", "truncated"), Gap("a", 100, 50, "not numbers")])
+def test_a_short_source_of_which_something_was_told_is_told_once(told: Gap | Skipped) -> None:
+    assert list(windows([*blocks(ramp(100), 100), told, End("a")], 3000, 1500, RATE_HZ)) == [told, End("a")]
+
+
 def test_no_window_straddles_a_gap() -> None:
     events: list[AudioEvent] = [*blocks(ramp(4000), 1000), Gap("a", 4000, 500, "overflow")]
     events += [*blocks(ramp(4000), 1000, first=4500), End("a")]
