@@ -153,21 +153,20 @@ def open_text_encoder(bundle: Bundle, n_threads: int = 1) -> TextEncoder:
 def encode_file(encoder: Encoder, path: Path) -> Logits:
     """Return the mean logits float32 [code_bits] of the windows of a recording, one after the other.
 
-    Raises AudioError where nothing of it can be heard.
+    Raises AudioError where it is not heard whole: a query that stands for half an example asks something else.
     """
-    from edge.audio import FileSource  # brings libsndfile: only where an example is given
+    from edge.audio import End, FileSource  # brings libsndfile: only where an example is given
     from edge.windows import Window, windows
 
     events = FileSource([Path(path)], encoder.sample_rate_hz).events()
-    total, n_windows, reason = np.zeros(encoder.code_bits, np.float64), 0, "shorter than 0.25 s"
+    total, n_windows = np.zeros(encoder.code_bits, np.float64), 0
     for item in windows(events, encoder.window_samples, encoder.window_samples, encoder.sample_rate_hz):
         if isinstance(item, Window):
             total += encoder.encode(item.samples)
             n_windows += 1
-        else:
-            reason = getattr(item, "reason", reason)
-    if not n_windows:
-        raise AudioError(f"{path}: expected a recording that can be encoded, found: {reason}")
+        elif not isinstance(item, End):
+            raise AudioError(f"{path}: expected a recording that can be encoded, found: {item.reason}")
+    assert n_windows  # windows tells of every recording that has none
     return (total / n_windows).astype(np.float32)
 
 

@@ -27,7 +27,7 @@ from edge.encoder import (
     open_audio_encoder,
     open_text_encoder,
 )
-from edge.errors import AudioError, BundleError, EncoderError, MissingDependencyError, WatchlistError
+from edge.errors import BundleError, EncoderError, MissingDependencyError, WatchlistError
 from edge.watchlist import Query
 from edge.windows import Window, windows
 
@@ -234,47 +234,6 @@ def test_a_text_encoder_file_left_off_the_board_says_the_same(tiny: Bundle, tmp_
     (folder / "text.onnx").unlink()
     with pytest.raises(BundleError, match=r"text\.onnx: expected a file of the bundle.* edge-queries"):
         open_text_encoder(Bundle.load(folder))
-
-
-def test_an_example_is_the_mean_of_its_windows(
-    encoder: AudioEncoder, write_tones: Any, tmp_path: Path
-) -> None:
-    low, high = (encode_file(encoder, write_tones(tmp_path / f"{hz}.wav", (hz, 1))) for hz in (500, 2500))
-    both = encode_file(encoder, write_tones(tmp_path / "both.wav", (500, 1), (2500, 1)))
-    np.testing.assert_allclose(
-        both, (low + high) / 2, atol=0.5
-    )  # the filter of the resampler rings at the seam
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"), [(None, "no such file"), (b"", "empty: no bytes"), (b"text", "not a sound file")]
-)
-def test_an_example_that_cannot_be_heard_is_refused(
-    content: bytes | None, reason: str, encoder: AudioEncoder, tmp_path: Path
-) -> None:
-    path = tmp_path / "a.wav"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(AudioError, match=f"a.wav: expected a recording that can be encoded, found: {reason}"):
-        encode_file(encoder, path)
-
-
-def test_an_example_that_is_too_short_is_refused(
-    encoder: AudioEncoder, write_tones: Any, tmp_path: Path
-) -> None:
-    with pytest.raises(AudioError, match=r"found: shorter than 0\.25 s"):
-        encode_file(encoder, write_tones(tmp_path / "a.wav", (500, 0.2)))
-
-
-def test_examples_are_compiled_without_a_text_encoder(
-    encoder: AudioEncoder, tiny: Bundle, write_tones: Any, tmp_path: Path
-) -> None:
-    path = write_tones(tmp_path / "low.wav", (500, 3))
-    held = tuple(e for e in tiny.manifest.encoders if e.modality == "audio")
-    bundle = Bundle(tiny.folder, replace(tiny.manifest, encoders=held))
-    compiled = compile_queries(bundle, [Query("low", str(path), "sound")], encoder.runtime)
-    assert compiled.queries[0].code == pack(encode_file(encoder, path)).tobytes()
-    assert (compiled.code_space, compiled.bundle) == (tiny.manifest.code_space, "tiny 1")
 
 
 def test_pictures_cannot_be_compiled_yet(tiny: Bundle) -> None:
