@@ -59,8 +59,9 @@ class Deployment:
 class Audio:
     """Where the sound comes from: files and folders, `-` for standard input, or a microphone; at most one kind.
 
-    microphone: part of a name or vid:pid[:serial], "" = the default one; the other keys are about a microphone or
-    standard input, and None takes what the device likes best.
+    microphone: part of a name or vid:pid[:serial], "" = the default one; sample_rate_hz and channels are about a
+    microphone or standard input, None takes what the device likes best; sample_format is about a microphone. They are
+    refused beside inputs that say these things themselves.
     """
 
     input: tuple[Path, ...] = ()
@@ -82,6 +83,18 @@ class Audio:
         if self.channels is not None:
             require.integer(ConfigError, "channels", self.channels, 1, 64)
         require.one_of(ConfigError, "sample_format", self.sample_format, ("int16", "int32", "float32"))
+        if self.input:
+            self._refuse_idle_keys()
+
+    def _refuse_idle_keys(self) -> None:
+        """Refuse what would change nothing: files say their own rate and channels, standard input is int16."""
+        is_stdin = STDIN in self.input
+        for key in () if is_stdin else ("sample_rate_hz", "channels"):
+            if (value := getattr(self, key)) is not None:
+                raise ConfigError(f"{key}: expected none, files say their own, found {value}; remove it")
+        if self.sample_format != "int16":
+            kind = "standard input is int16" if is_stdin else "files say their own"
+            raise ConfigError(f"sample_format: expected none, {kind}, found {self.sample_format}; remove it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edge import require
 from edge.config import STDIN, Audio, Config, Deployment, Encoding, Monitor, read_config
 from edge.errors import ConfigError, UsageError
 
@@ -44,8 +45,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="part of a name, or vid:pid[:serial]; none = default",
     )
-    add("--rate", type=int, metavar="HZ", help="sample rate of standard input or the microphone")
-    add("--channels", type=int, metavar="N", help="channels of standard input or the microphone")
+    add(
+        "--rate",
+        type=int,
+        metavar="HZ",
+        help="sample rate of standard input or the microphone; not for files",
+    )
+    add(
+        "--channels",
+        type=int,
+        metavar="N",
+        help="channels of standard input or the microphone; not for files",
+    )
     add("--config", type=Path, metavar="FILE", help="configuration (TOML); flags go before it")
     add("--bundle", type=Path, metavar="FOLDER", help="encoders and calibration (default: the starter)")
     add("--runtime", choices=("auto", "onnx", "tflite"), help="what runs the encoder (auto)")
@@ -74,10 +85,16 @@ def configuration(args: argparse.Namespace) -> Config:
     for first, second in (("input", "microphone"), ("store", "no_store"), ("clips", "no_clips")):
         if getattr(args, first) is not None and getattr(args, second) not in (None, False):
             raise UsageError(f"--{first}: expected it without --{second.replace('_', '-')}, found both")
+    for name in ("device_id", "microphone"):
+        if getattr(args, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            require.text(UsageError, option, getattr(args, name), may_be_empty=name == "microphone")
     config = read_config(args.config) if args.config else Config()
     audio = config.audio
-    if args.input is not None or args.microphone is not None:
-        audio = replace(audio, input=tuple(args.input or ()), microphone=args.microphone)
+    if args.microphone is not None:
+        audio = replace(audio, input=(), microphone=args.microphone)
+    elif args.input is not None:
+        audio = _of_inputs(tuple(args.input), audio)
     monitor = config.monitor
     if args.no_clips or (args.no_store and args.clips is None):
         monitor = replace(monitor, clips=False)
@@ -91,6 +108,16 @@ def configuration(args: argparse.Namespace) -> Config:
     )
     _require_all(config)
     return config
+
+
+def _of_inputs(inputs: tuple[Path, ...], audio: Audio) -> Audio:
+    """Return what --input asks for; of the file's keys those stay that can be about it.
+
+    Raises UsageError for standard input beside others.
+    """
+    is_stdin = STDIN in inputs
+    rate_hz, channels = (audio.sample_rate_hz, audio.channels) if is_stdin else (None, None)
+    return _over(Audio(), input=inputs, sample_rate_hz=rate_hz, channels=channels)
 
 
 def _require_all(config: Config) -> None:

@@ -126,6 +126,22 @@ def test_one_input_needs_no_list_and_a_dash_is_standard_input(tmp_path: Path) ->
             '[audio]\ninput = ["-", "a.wav"]',
             '[audio] input: expected "-" (standard input) alone, found other inputs beside it',
         ),
+        (
+            '[audio]\ninput = "a.wav"\nsample_rate_hz = 48000',
+            "[audio] sample_rate_hz: expected none, files say their own, found 48000; remove it",
+        ),
+        (
+            '[audio]\ninput = "a.wav"\nchannels = 2',
+            "[audio] channels: expected none, files say their own, found 2; remove it",
+        ),
+        (
+            '[audio]\ninput = "a.wav"\nsample_format = "int32"',
+            "[audio] sample_format: expected none, files say their own, found int32; remove it",
+        ),
+        (
+            '[audio]\ninput = "-"\nsample_format = "float32"',
+            "[audio] sample_format: expected none, standard input is int16, found float32; remove it",
+        ),
         ("[audio]\ninput = [3]", '[audio] input: expected a path, a list of paths, or "-", found [3]'),
         ("audio = 3", "expected a section [audio], found audio = 3"),
         ("[audio\n", "expected TOML, found: "),
