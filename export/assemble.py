@@ -198,6 +198,9 @@ def assemble(
             "commit": commit_id(),
             "data": notes.data,
             "checkpoint": checkpoint.sha256,
+            "fold": checkpoint.settings.data.fold,
+            "licences": checkpoint.settings.data.licences,
+            "classes": list(notes.queries),
         },
         figures=figures,
     )

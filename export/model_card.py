@@ -7,8 +7,8 @@ from typing import Any
 
 from edge.bundle import Manifest
 
-LIMITS = """- It was trained on some 8,000 s of sound. It knows the sounds listed below in recordings like those; it has not been tested on other
-  recorders, and most of its species were heard in one recording only.
+LIMITS = """- It knows the sounds listed above in recordings like those that trained it; it has not been tested on other recorders, and most of
+  its species were heard in one recording only.
 - A sentence about a sound that it never heard still gets a code and a nearest window. Read `edge-search` results as a ranking, not
   as an identification.
 - The probability of a detection holds for a mix like the validation set's (half of the windows hold none of the queries). A rare sound
@@ -70,6 +70,10 @@ def write_card(manifest: Manifest, sizes: Mapping[str, int]) -> str:
         "| what | value |",
         "|---|---|",
         *_figure_rows(manifest.figures),
+        "",
+        "## Sounds and species that it was trained on",
+        "",
+        "; ".join(manifest.provenance["classes"]) + ".",
         "",
         "## Limits",
         "",

@@ -20,7 +20,9 @@ Encode = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # [window_samples
 
 MAX_FLOAT_DIFFERENCE = 1e-3  # of a logit, float graph against PyTorch
 MIN_RAW_AGREEMENT = 0.97
-MIN_CENTRED_AGREEMENT = 0.95
+MIN_CENTRED_AGREEMENT = 0.97
+# All codes of queries come from the same quantised sentence encoder, so it may differ a little more from the float one.
+MIN_TEXT_CENTRED_AGREEMENT = 0.95
 MAX_MAP_LOSS = 0.01  # one point of mAP
 
 
@@ -59,8 +61,9 @@ class ParityRow:
             )
         if self.raw < MIN_RAW_AGREEMENT:
             found.append(f"equal bits {self.raw:.4f}, limit {MIN_RAW_AGREEMENT}")
-        if self.centred < MIN_CENTRED_AGREEMENT:
-            found.append(f"equal bits, centred {self.centred:.4f}, limit {MIN_CENTRED_AGREEMENT}")
+        limit = MIN_TEXT_CENTRED_AGREEMENT if self.graph.startswith("text") else MIN_CENTRED_AGREEMENT
+        if self.centred < limit:
+            found.append(f"equal bits, centred {self.centred:.4f}, limit {limit}")
         if self.map_change < -MAX_MAP_LOSS:
             found.append(f"mAP change {100 * self.map_change:+.2f} points, limit -{100 * MAX_MAP_LOSS:.0f}")
         return found

@@ -15,7 +15,8 @@ from export.graphs import DeployedAudio, DeployedText
 from export.parity import LabelledWindows, labelled_windows
 from export.text_vocabulary import CompactTower, compact
 from train.checkpoint import DEFAULT, Checkpoint, load_checkpoint
-from train.data import Recording, load_recordings, read_labels, split
+from train.data import Recording, read_labels
+from train.prepare import select
 from train.text_tower import SentenceTower
 from train.texts import build_vocabulary
 
@@ -86,8 +87,7 @@ def load_source(checkpoint_file: Path, data: Path | None) -> Source:
     golden = shown.samples[:: max(1, len(shown.samples) // N_GOLDEN)][:N_GOLDEN]
     parity, calibration = shown, shown.samples
     if data is not None:
-        recordings = load_recordings(data, settings.data.datasets)
-        training, validation = split(recordings, settings.data.fold)
+        recordings, training, validation = select(settings.data, data)
         vocabulary = build_vocabulary(recordings)
         query = dict(zip(vocabulary.class_keys, vocabulary.queries, strict=True))
 

@@ -18,7 +18,10 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from train.data import Recording, decode, load_recordings, split
+from edge.errors import FieldcubeError
+from train.data import DataError, Recording, decode
+from train.prepare import select
+from train.settings import DataSettings
 
 RATE_HZ = 32_000
 CROSSFADE_SAMPLES = RATE_HZ // 2
@@ -26,11 +29,15 @@ CROSSFADE_SAMPLES = RATE_HZ // 2
 
 def background(files: Sequence[Path], n_samples: int, random: np.random.Generator) -> NDArray[np.float32]:
     """Join backgrounds in random order with cross-fades, at unit RMS; float32 [n_samples]."""
+    if not files:
+        raise DataError("expected held-out backgrounds, found none")
     mix = np.zeros(n_samples + 60 * RATE_HZ, dtype=np.float32)
     ramp = np.linspace(0, np.pi / 2, CROSSFADE_SAMPLES, dtype=np.float32)
     position = 0
     while position < n_samples:
         audio = decode(files[int(random.integers(len(files)))], RATE_HZ)[: 50 * RATE_HZ]
+        if len(audio) < 4 * CROSSFADE_SAMPLES:
+            raise DataError("expected backgrounds of at least 2 s, found a shorter one")
         audio = audio / max(float(np.sqrt(np.square(audio).mean())), 1e-6)
         audio[:CROSSFADE_SAMPLES] *= np.sin(ramp)
         audio[-CROSSFADE_SAMPLES:] *= np.cos(ramp)
@@ -118,8 +125,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cc0", action="store_true", help="events under CC0 alone")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args(argv)
-    recordings = load_recordings(arguments.data, ("esc10", "maad_soundscapes"))
-    _, held_out = split(recordings, 0)
+    try:
+        # all sets, as the starter's training deals them: the folds of a part would be others
+        recordings, _, held_out = select(DataSettings(), arguments.data)
+    except FieldcubeError as error:
+        parser.error(str(error))
     events = [recordings[i] for i in held_out if recordings[i].dataset == "esc10"]
     events = [e for e in events if e.licence == "CC0"] if arguments.cc0 else events
     backgrounds = [recordings[i].file for i in held_out if recordings[i].dataset == "maad_soundscapes"]

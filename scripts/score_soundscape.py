@@ -5,7 +5,7 @@ a detection of its label overlaps it; a detection is false when no event of its 
 
 Example:
     python scripts/make_soundscape.py --data ../data --seconds 600 --snr 0 15 --out /tmp/scape.flac
-    python scripts/score_soundscape.py /tmp/scape.flac --picture docs/soundscape.png
+    python scripts/score_soundscape.py /tmp/scape.flac --picture docs/soundscape.png -- --hop 1
 """
 
 from __future__ import annotations
@@ -147,12 +147,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--picture-seconds", type=float, default=120.0, help="how much to draw (default %(default)s)"
     )
-    parser.add_argument(
-        "--monitor", nargs="*", default=(), help="more options of edge-monitor, such as --monitor=--hop 1"
-    )
+    parser.add_argument("options", nargs="*", help="options of edge-monitor, after --, such as: -- --hop 1")
     arguments = parser.parse_args(argv)
     events = read_truth(arguments.sound.with_suffix(".selections.txt"))
-    detections = detect(arguments.sound, arguments.monitor)
+    detections = detect(arguments.sound, arguments.options)
     print_table(events, detections, soundfile.info(arguments.sound).duration)
     if arguments.picture:
         draw(arguments.sound, events, detections, arguments.picture, arguments.picture_seconds)

@@ -19,7 +19,7 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
     {"errors": frozenset({"errors"})},
     {
         "checks of fields, durable files, formats of others": frozenset(
-            {"require", "durable", "onnx_protobuf"}
+            {"require", "durable", "onnx_protobuf", "utf8"}
         )
     },
     {
@@ -65,7 +65,7 @@ PACKAGES: dict[str, dict[str, set[str] | None]] = {
     "train": {"edge": CONTRACTS},
     "export": {
         "edge": CONTRACTS | {"encoder"},
-        "train": {"checkpoint", "data", "metrics", "model", "text_tower", "texts", "windows"},
+        "train": {"checkpoint", "data", "metrics", "model", "prepare", "text_tower", "texts", "windows"},
     },
 }
 ALSO = {"train.evaluate": {"edge.encoder"}}  # what is measured is what is deployed

@@ -9,18 +9,24 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.logging import RichHandler
 
 from edge.errors import FieldcubeError
+
+if TYPE_CHECKING:
+    from train.loop import StarterModel
+    from train.prepare import TrainingData
+    from train.settings import RunSettings
 
 
 def _add_common(parser: argparse.ArgumentParser, preset: str | None) -> None:
@@ -65,21 +71,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _train_one(settings: object, arguments: argparse.Namespace, out: Path) -> tuple[object, object]:
+def _train_one(
+    settings: RunSettings, arguments: argparse.Namespace, out: Path, start: StarterModel | None = None
+) -> tuple[TrainingData, StarterModel]:
     import torch
 
     from train.loop import train
     from train.prepare import prepare
-    from train.settings import RunSettings
 
-    assert isinstance(settings, RunSettings)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = arguments.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     data = prepare(settings, arguments.data, arguments.cache)
-    return data, train(settings, data, out, device)
+    return data, train(settings, data, out, device, start)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -89,56 +95,45 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = read_preset(arguments.preset)
     data, model = _train_one(settings, arguments, arguments.out)
-    finish(settings, data, model, arguments.out / f"{settings.name}.safetensors")  # type: ignore[arg-type]
+    finish(settings, data, model, arguments.out / f"{settings.name}.safetensors")
     return 0
 
 
 def folds(arguments: argparse.Namespace) -> int:
-    """Train the five folds of a preset; print the phoebe birds' accuracy pooled over folds, and ESC-10's as a spread over runs."""
-    import torch
+    """Measure the phoebe birds on every fifth of their recordings.
 
-    from train.evaluate import ESC10, PHOEBE, encode_validation, nearest_text
-    from train.metrics import bootstrap
+    One first phase without any phoebe recording (nor copies of them in other sets) serves all folds; then five short runs of
+    both phases start from it, each without another fifth.
+    """
+    from train.evaluate import ESC10, PHOEBE, encode_model, nearest_text
+    from train.metrics import proportion
     from train.settings import read_preset
-    from train.text_tower import SentenceTower
 
     preset = read_preset(arguments.preset)
-    tower = SentenceTower(preset.text_tower)
+    shared_settings = replace(
+        preset,
+        name=f"{preset.name}_shared",
+        data=replace(preset.data, leave_out=(PHOEBE,)),
+        schedule=replace(preset.schedule, pretrain_steps=preset.schedule.shared_steps, hash_steps=0),
+    )
+    _, shared = _train_one(shared_settings, arguments, arguments.out / "shared")
     birds, sounds = [], []
     for fold in range(5):
-        settings = dataclasses.replace(
-            preset, name=f"{preset.name}{fold}", data=dataclasses.replace(preset.data, fold=fold)
-        )
-        data, model = _train_one(settings, arguments, arguments.out / f"fold{fold}")
-
-        @torch.no_grad()
-        def encode_audio(samples: np.ndarray, model: object = model) -> np.ndarray:
-            return model.audio(torch.from_numpy(samples[None]))[0].numpy()  # type: ignore[attr-defined]
-
-        @torch.no_grad()
-        def encode_text(text: str, model: object = model) -> np.ndarray:
-            return model.text_head(tower.embed([text]))[0].numpy()  # type: ignore[attr-defined]
-
-        audio = settings.audio
-        encoded = encode_validation(
-            data.recordings,
-            fold,
-            audio.sample_rate_hz,
-            audio.window_samples,
-            encode_audio,
-            encode_text,  # type: ignore[attr-defined]
-        )
+        settings = replace(preset, name=f"{preset.name}{fold}", data=replace(preset.data, fold=fold))
+        data, model = _train_one(settings, arguments, arguments.out / f"fold{fold}", shared)
+        encoded = encode_model(model.cpu(), settings, data)
         birds.append(nearest_text(encoded, PHOEBE))
         sounds.append(float(nearest_text(encoded, ESC10).mean()))
         print(
-            f"fold {fold}: phoebe {100 * birds[-1].mean():.1f} % of {len(birds[-1])}, ESC-10 fold 4 {100 * sounds[-1]:.1f} %",
+            f"fold {fold}: phoebe {proportion(birds[-1])} of {len(birds[-1])}, ESC-10 fold 4 {100 * sounds[-1]:.1f} %",
             flush=True,
         )
     print(
-        f"phoebe birds, five folds, nearest of the 10 text codes, float encoder: {bootstrap(np.concatenate(birds))}"
+        f"phoebe birds, five folds, nearest of the 10 text codes, float encoder: {proportion(np.concatenate(birds))}"
     )
     print(
-        f"ESC-10 fold 4 over the five runs: mean {100 * np.mean(sounds):.1f} %, least {100 * min(sounds):.1f}, most {100 * max(sounds):.1f}"
+        f"ESC-10 fold 4 over the five runs: mean {100 * np.mean(sounds):.1f} %, "
+        f"least {100 * min(sounds):.1f}, most {100 * max(sounds):.1f}"
     )
     return 0
 
@@ -147,13 +142,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """Measure a bundle."""
     from edge.bundle import Bundle, default_bundle
     from train.evaluate import evaluate_bundle
-    from train.settings import DataSettings
 
     folder = arguments.bundle or default_bundle()
     present = [e.runtime for e in Bundle.load(folder).manifest.encoders if e.modality == "audio"]
-    figures = evaluate_bundle(
-        folder, arguments.data, DataSettings(), arguments.runtime or present, Console(width=120)
-    )
+    figures = evaluate_bundle(folder, arguments.data, arguments.runtime or present, Console(width=120))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return 0

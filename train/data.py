@@ -140,7 +140,9 @@ def load_recordings(root: Path, datasets: Iterable[str]) -> list[Recording]:
         )
     recordings = [r for name in datasets for r in read_labels(root / name)]
     species = {r.label.strip().lower(): r.species for r in recordings if r.species}
-    return [r if r.species else replace(r, species=species.get(r.label.strip().lower(), "")) for r in recordings]
+    return [
+        r if r.species else replace(r, species=species.get(r.label.strip().lower(), "")) for r in recordings
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +176,12 @@ def open_cache(recordings: Sequence[Recording], rate_hz: int, folder: Path) -> A
     audio_file, index_file = folder / f"{fingerprint}.i16", folder / f"{fingerprint}.npy"
     if not index_file.is_file():
         starts = [0]
-        with audio_file.open("wb") as stream:
+        with audio_file.open("wb") as stream:  # the index comes last: without it the cache is made anew
             for recording in tqdm(recordings, desc="decode", unit="file", disable=None):
                 audio = np.round(np.clip(decode(recording.file, rate_hz), -1.0, 1.0) * 32767).astype("<i2")
                 stream.write(audio.tobytes())
                 starts.append(starts[-1] + len(audio))
-        np.save(index_file, np.asarray(starts, dtype=np.int64))
+        _save_index(index_file, np.asarray(starts, dtype=np.int64))
     return AudioCache(np.memmap(audio_file, dtype="<i2", mode="r"), np.load(index_file), fingerprint)
 
 
@@ -207,7 +209,7 @@ def open_power_cache(
     """
     index_file = file.with_suffix(".npy")
     if not index_file.is_file():
-        starts, total, n_mels = np.zeros((len(speeds), len(audio.starts)), dtype=np.int64), 0, 0
+        starts, total = np.zeros((len(speeds), len(audio.starts)), dtype=np.int64), 0
         with file.open("wb") as stream:
             for row, speed in enumerate(speeds):
                 for index in tqdm(
@@ -219,9 +221,15 @@ def open_power_cache(
                     power = np.ascontiguousarray(band_power(samples), dtype="<f4")
                     stream.write(power.tobytes())
                     starts[row, index] = total
-                    total, n_mels = total + len(power), power.shape[1]
+                    total += len(power)
                 starts[row, -1] = total
-        np.save(index_file, starts)
-        np.save(file.with_suffix(".n_mels.npy"), np.asarray(n_mels))
-    n_mels = int(np.load(file.with_suffix(".n_mels.npy")))
-    return PowerCache(np.memmap(file, dtype="<f4", mode="r").reshape(-1, n_mels), np.load(index_file))
+        _save_index(index_file, starts)
+    starts = np.load(index_file)
+    power = np.memmap(file, dtype="<f4", mode="r")
+    return PowerCache(power.reshape(int(starts.max()), -1), starts)
+
+
+def _save_index(file: Path, starts: NDArray[np.int64]) -> None:
+    temporary = file.with_suffix(".partial.npy")
+    np.save(temporary, starts)
+    temporary.replace(file)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -15,18 +16,20 @@ from tqdm import tqdm
 
 from edge.bundle import AudioInput, Bundle
 from edge.encoder import open_audio_encoder, open_text_encoder
-from train.data import Recording, decode, load_recordings, split
+from train.data import Recording, decode
 from train.gauges import bit_gauges
+from train.loop import StarterModel
 from train.metrics import (
-    Interval,
     asymmetric_table,
-    bootstrap,
     cosine_table,
     hamming_table,
     mean_average_precision,
+    proportion,
 )
-from train.settings import DataSettings
-from train.texts import build_vocabulary, read_sounds
+from train.prepare import TrainingData, select
+from train.settings import DataSettings, RunSettings
+from train.text_tower import SentenceTower
+from train.texts import build_vocabulary
 from train.windows import cut_windows
 
 ESC10, PHOEBE = "esc10", "phoebe_audio"
@@ -60,15 +63,14 @@ EncodeText = Callable[[str], NDArray[np.float32]]
 
 def encode_validation(
     recordings: Sequence[Recording],
-    fold: int,
+    validation: Sequence[int],
     rate_hz: int,
     window_samples: int,
     encode_audio: EncodeAudio,
     encode_text: EncodeText,
 ) -> Encoded:
-    """Encode the validation recordings of a fold, the plain query of every class, and the sentences kept out of training."""
+    """Encode the recordings with the indices `validation`, the plain query of every class, and the sentences kept out of training."""
     vocabulary = build_vocabulary(recordings)
-    _, validation = split(recordings, fold)
     audio, classes, owners, datasets = [], [], [], []
     for number in tqdm(validation, desc="encode", unit="file", disable=None):
         recording = recordings[number]
@@ -88,6 +90,31 @@ def encode_validation(
         texts,
         np.asarray([c for _, c in vocabulary.heldout]),
         vocabulary.class_keys,
+    )
+
+
+def encode_model(model: StarterModel, settings: RunSettings, data: TrainingData) -> Encoded:
+    """Encode the held-out recordings of a run with the model that it trained."""
+    tower = SentenceTower(settings.text_tower)
+
+    @torch.no_grad()
+    def encode_audio(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = model.audio(torch.from_numpy(samples[None]))[0].numpy()
+        return logits
+
+    @torch.no_grad()
+    def encode_text(text: str) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = model.text_head(tower.embed([text]))[0].numpy()
+        return logits
+
+    audio = settings.audio
+    return encode_validation(
+        data.recordings,
+        data.validation,
+        audio.sample_rate_hz,
+        audio.window_samples,
+        encode_audio,
+        encode_text,
     )
 
 
@@ -129,15 +156,12 @@ def mean_average_precisions(encoded: Encoded, dataset: str | None = None) -> dic
 
 def figures_of(encoded: Encoded) -> dict[str, Any]:
     """All figures of one encoder as a nested dict, ready for a manifest."""
-    esc, phoebe, heldout = (
-        bootstrap(nearest_text(encoded, ESC10)),
-        nearest_text(encoded, PHOEBE),
-        heldout_hits(encoded),
-    )
+    esc, heldout = proportion(nearest_text(encoded, ESC10)), heldout_hits(encoded)
+    phoebe = nearest_text(encoded, PHOEBE)
     found: dict[str, Any] = {"ESC-10 fold 4, nearest of 10 text codes": str(esc)}
     if len(phoebe):
-        found["phoebe, held-out fifth, nearest of 10 text codes"] = str(bootstrap(phoebe))
-    found["held-out sentences that point to the right ESC-10 sound"] = str(bootstrap(heldout))
+        found["phoebe, held-out fifth, nearest of 10 text codes"] = str(proportion(phoebe))
+    found["held-out sentences that point to the right ESC-10 sound"] = str(proportion(heldout))
     for title, dataset in (("all held-out windows", None), ("ESC-10 fold 4", ESC10)):
         maps = mean_average_precisions(encoded, dataset)
         found[f"text-to-audio mAP, {title}"] = {name: round(100 * value, 2) for name, value in maps.items()}
@@ -146,12 +170,12 @@ def figures_of(encoded: Encoded) -> dict[str, Any]:
     return found
 
 
-def evaluate_bundle(
-    folder: Path, data: Path, settings: DataSettings, runtimes: Sequence[str], console: Console
-) -> dict[str, Any]:
-    """Measure every audio encoder of a bundle and print a table."""
+def evaluate_bundle(folder: Path, data: Path, runtimes: Sequence[str], console: Console) -> dict[str, Any]:
+    """Measure every audio encoder of a bundle on what its training left out, and print a table."""
     bundle = Bundle.load(folder)
-    recordings = load_recordings(data, settings.datasets)
+    provenance = bundle.manifest.provenance
+    settings = DataSettings(fold=int(provenance["fold"]), licences=provenance["licences"])
+    recordings, _, validation = select(settings, data)
     text = open_text_encoder(bundle)
     figures: dict[str, Any] = {}
     for runtime in runtimes:
@@ -159,12 +183,7 @@ def evaluate_bundle(
         source = bundle.encoder_entry("audio", encoder.runtime).input
         assert isinstance(source, AudioInput)  # an audio entry has an audio input
         encoded = encode_validation(
-            recordings,
-            settings.fold,
-            source.sample_rate_hz,
-            source.window_samples,
-            encoder.encode,
-            text.encode,
+            recordings, validation, source.sample_rate_hz, source.window_samples, encoder.encode, text.encode
         )
         figures[f"{encoder.runtime}"] = figures_of(encoded)
     table = Table(title=f"{bundle.manifest.name} {bundle.manifest.code_space}, held-out recordings")
@@ -180,13 +199,3 @@ def evaluate_bundle(
             table.add_row(key, *[str(f[key]) for f in figures.values()])
     console.print(table)
     return figures
-
-
-def pooled_interval(correct: Sequence[NDArray[np.bool_]]) -> Interval:
-    """Mean and interval over the recordings of all folds."""
-    return bootstrap(np.concatenate(correct))
-
-
-def sound_names() -> tuple[str, ...]:
-    """Names of the hand-described sounds."""
-    return tuple(read_sounds()["sounds"])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from train.calibrate import as_notes, cross_fitted, fit_logistic, mixed_in, simulate
 from train.checkpoint import CheckpointNotes, save_checkpoint
+from train.data import DataError
 from train.loop import StarterModel
 from train.prepare import TrainingData
 from train.settings import RunSettings
@@ -27,9 +28,40 @@ LICENCES = {
         "Part of the training recordings are CC BY-NC-SA or CC BY-NC: use the weights for non-commercial work, and share what you "
         "derive from them alike. The preset starter_open trains on CC0, CC BY and BSD recordings alone.",
     ),
-    "open": ("CC BY 4.0", "All training recordings are CC0, CC BY or BSD-3-Clause; docs/data.md names them."),
+    "open": (
+        "CC BY 4.0",
+        "All training recordings are CC0, CC BY or BSD-3-Clause; docs/credits.csv names each with its author.",
+    ),
 }
 MIX_SNR_DB = (-5.0, 15.0)
+
+
+def calibration_source(settings: RunSettings, n_recordings: int) -> str:
+    """Say what the alarm probability was fitted on."""
+    return (
+        f"{n_recordings} held-out recordings of fold {settings.data.fold}, clean and over backgrounds at {MIX_SNR_DB[0]:g} to "
+        f"{MIX_SNR_DB[1]:g} dB, put to random watchlists so that half of the windows hold none of the queries"
+    )
+
+
+def describe_training(data: TrainingData, rate_hz: int) -> str:
+    """Say which recordings trained: number and seconds of each set."""
+    counts: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    for i in data.training:
+        counts[data.recordings[i].dataset] += 1
+        seconds[data.recordings[i].dataset] += len(data.cache.get(i)) / rate_hz
+    sets = ", ".join(f"{name} ({n} recordings, {seconds[name]:.0f} s)" for name, n in sorted(counts.items()))
+    return f"{sum(counts.values())} recordings, {sum(seconds.values()):.0f} s: {sets}"
+
+
+def describe_run(settings: RunSettings) -> str:
+    """Say how a run was made."""
+    s = settings.schedule
+    return (
+        f"preset {settings.name}, seed {settings.seed}, fold {settings.data.fold}, "
+        f"{s.pretrain_steps} + {s.hash_steps} steps of {s.batch} windows"
+    )
 
 
 @torch.no_grad()
@@ -78,27 +110,24 @@ def finish(settings: RunSettings, data: TrainingData, model: StarterModel, path:
         )
     pairs = simulate(audio, classes, owners, query_logits, decoy_logits, background, settings.seed)
     fitted = fit_logistic(pairs.distances, pairs.correct)
+    if fitted.coefficient >= 0:
+        raise DataError(
+            "held-out recordings: expected that near queries are right more often than far ones, found the opposite"
+        )
     logger.info(
         "probability 0.5 at distance %.1f; on recordings left out of the fit: %s",
         -fitted.intercept / fitted.coefficient,
         cross_fitted(pairs),
     )
-    source = (
-        f"held-out recordings of fold {settings.data.fold}, clean and over backgrounds at {MIX_SNR_DB[0]:g} to {MIX_SNR_DB[1]:g} dB, "
-        "random watchlists, half of the windows hold none of the queries"
-    )
-    licence, note = LICENCES[settings.data.licences]
-    counts = Counter(data.recordings[i].dataset for i in data.training)
-    schedule = settings.schedule
     notes = CheckpointNotes(
         name=settings.name,
-        licence=licence,
-        licence_note=note,
+        licence=LICENCES[settings.data.licences][0],
+        licence_note=LICENCES[settings.data.licences][1],
         queries=data.vocabulary.queries,
         decoys=decoys,
-        calibration=as_notes(fitted, pairs, source),
-        data=", ".join(f"{name} ({n} recordings)" for name, n in sorted(counts.items())),
-        train_run=f"preset {settings.name}, seed {settings.seed}, fold {settings.data.fold}, {schedule.pretrain_steps} + {schedule.hash_steps} steps of {schedule.batch} windows",
+        calibration=as_notes(fitted, pairs, calibration_source(settings, len(data.validation))),
+        data=describe_training(data, settings.audio.sample_rate_hz),
+        train_run=describe_run(settings),
     )
     save_checkpoint(path, model.audio, model.text_head, settings, notes)
     logger.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)

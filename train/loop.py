@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from train import losses
 from train.augment import Batch, WindowSampler, mask_and_tilt
+from train.data import DataError
 from train.gauges import bit_gauges
 from train.model import AudioEncoder, HashCoder
 from train.prepare import TrainingData
@@ -133,13 +134,22 @@ def learning_rate(step: int, settings: RunSettings) -> tuple[float, float]:
 
 
 def train(
-    settings: RunSettings, data: TrainingData, run_folder: Path, device: str = "cpu", resume: bool = True
+    settings: RunSettings,
+    data: TrainingData,
+    run_folder: Path,
+    device: str = "cpu",
+    start: StarterModel | None = None,
 ) -> StarterModel:
-    """Train to the end of the schedule, or go on from `run_folder`/state.safetensors, and return the averaged model in eval mode."""
+    """Train to the end of the schedule, or go on from `run_folder`/state.safetensors; return the averaged model in eval mode.
+
+    `start` gives the first weights of a run that begins; without it they are random.
+    """
     torch.manual_seed(settings.seed)
     s = settings.schedule
     n_steps = s.pretrain_steps + s.hash_steps
     model = StarterModel(settings, data.prompt_embeddings.shape[1]).to(device)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
     model.audio.tower.to(memory_format=torch.channels_last)
     average = {k: v.clone() for k, v in model.state_dict().items()}
     heads = [*model.audio.head.parameters(), *model.text_head.parameters()]
@@ -148,8 +158,8 @@ def train(
     first_step = 0
     run_folder.mkdir(parents=True, exist_ok=True)
     state_file = run_folder / "state.safetensors"
-    if resume and state_file.is_file():
-        tensors, first_step = load_state(state_file, device)
+    if state_file.is_file():
+        tensors, first_step = load_state(state_file, settings, data.cache.fingerprint, device)
         model.load_state_dict(
             {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         )
@@ -157,6 +167,10 @@ def train(
         load_optimiser(optimiser, tensors)
         logger.info("resumed at step %d of %d", first_step, n_steps)
 
+    if settings.data.background not in data.vocabulary.class_keys:
+        raise DataError(
+            f"expected recordings of the background {settings.data.background!r}, found none; set [data] background"
+        )
     background = data.vocabulary.class_keys.index(settings.data.background)
     sampler = WindowSampler(
         data.power,
@@ -170,7 +184,7 @@ def train(
     prompts, others = data.prompt_embeddings.to(device), data.other_embeddings.to(device)
     progress = tqdm(total=n_steps, initial=first_step, desc=settings.name, unit="step", disable=None)
     batches = prefetch(sampler, s.batch, settings.seed, first_step, n_steps)
-    sums: dict[str, float] = {}
+    sums: dict[str, list[float]] = {}
     for step, batch in enumerate(batches, start=first_step):
         hashing = step >= s.pretrain_steps
         torch.manual_seed(settings.seed * 1_000_003 + step)  # dropout: the same after a resume
@@ -211,11 +225,11 @@ def train(
                 else:
                     average[key].copy_(value)
         for key, term in terms.items():
-            sums[key] = sums.get(key, 0.0) + float(term.detach())
+            sums.setdefault(key, []).append(float(term.detach()))
         progress.update()
         done = step + 1
         if done % s.checkpoint_every == 0 or done == n_steps:
-            means = ", ".join(f"{k} {v / s.checkpoint_every:.3f}" for k, v in sums.items())
+            means = ", ".join(f"{k} {np.mean(v):.3f}" for k, v in sums.items())
             gauges = bit_gauges(plain_query_logits(model, data, device))
             logger.info("step %d: %s | text codes: %s", done, means, gauges)
             logger.info("step %d: audio codes: %s", done, bit_gauges(audio.detach().float().cpu().numpy()))
@@ -226,7 +240,9 @@ def train(
             sums.clear()
             tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
             tensors |= {f"average.{k}": v for k, v in average.items()}
-            save_state(state_file, tensors | optimiser_tensors(optimiser), settings, done)
+            save_state(
+                state_file, tensors | optimiser_tensors(optimiser), settings, data.cache.fingerprint, done
+            )
     progress.close()
     model.load_state_dict(average)
     return model.eval()

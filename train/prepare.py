@@ -25,7 +25,7 @@ from train.data import (
     split,
 )
 from train.model import LogMel
-from train.settings import RunSettings
+from train.settings import DataSettings, RunSettings
 from train.text_tower import SentenceTower
 from train.texts import Vocabulary, build_vocabulary
 
@@ -45,15 +45,20 @@ class TrainingData:
     other_embeddings: Tensor  # [n_others, n_text_features], sentences of no class: keep the text codes spread
 
 
-def select(settings: RunSettings, root: Path) -> tuple[list[Recording], list[int], list[int]]:
+def select(settings: DataSettings, root: Path) -> tuple[list[Recording], list[int], list[int]]:
     """Recordings of a run, and the indices of those that train and that validate.
 
     Folds are dealt over all recordings before licences are looked at: a recording is in one fold whatever trains.
     """
-    everything = load_recordings(root, settings.data.datasets)
-    training, validation = split(everything, settings.data.fold)
-    keeps_all = settings.data.licences == "all"
-    kept = [i for i, r in enumerate(everything) if keeps_all or is_open(r.licence)]
+    everything = load_recordings(root, settings.datasets)
+    training, validation = split(everything, settings.fold)
+    keeps_all = settings.licences == "all"
+    left_out = {r.origin_key for r in everything if r.dataset in settings.leave_out}
+    kept = [
+        i
+        for i, r in enumerate(everything)
+        if (keeps_all or is_open(r.licence)) and r.origin_key not in left_out
+    ]
     position = {old: new for new, old in enumerate(kept)}
     return (
         [everything[i] for i in kept],
@@ -64,7 +69,7 @@ def select(settings: RunSettings, root: Path) -> tuple[list[Recording], list[int
 
 def prepare(settings: RunSettings, root: Path, cache_folder: Path) -> TrainingData:
     """Load recordings and embed all sentences."""
-    recordings, training, validation = select(settings, root)
+    recordings, training, validation = select(settings.data, root)
     vocabulary = build_vocabulary(recordings)
     classes = np.asarray([vocabulary.class_keys.index(r.class_key) for r in recordings], dtype=np.int64)
     tower = SentenceTower(settings.text_tower)
@@ -123,7 +128,9 @@ def other_sentences(root: Path, recordings: Sequence[Recording], n_names: int = 
     names: list[str] = []
     for file in sorted((root / "text").glob("species_*.csv")):
         with file.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                if not {row["common_name"].lower(), row["scientific_name"].lower()} & known:
-                    names.append(row["common_name"])
+            names += [
+                row["common_name"]
+                for row in csv.DictReader(stream)
+                if not {row["common_name"].lower(), row["scientific_name"].lower()} & known
+            ]
     return names[:: max(1, len(names) // n_names)]

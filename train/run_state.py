@@ -3,30 +3,62 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from edge.errors import FieldcubeError
 from train.settings import RunSettings
 
 
-def save_state(path: Path, tensors: dict[str, Tensor], settings: RunSettings, step: int) -> None:
+class RunStateError(FieldcubeError):
+    """A state file that this run cannot go on from."""
+
+
+def save_state(
+    path: Path, tensors: dict[str, Tensor], settings: RunSettings, data_id: str, step: int
+) -> None:
     """Write a safetensors file with its step and settings, atomically."""
     temporary = path.with_suffix(".partial")
-    metadata = {"step": str(step), "settings": json.dumps(asdict(settings))}
+    metadata = {"step": str(step), "settings": json.dumps(asdict(settings)), "data": data_id}
     save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
     temporary.replace(path)
 
 
-def load_state(path: Path, device: str) -> tuple[dict[str, Tensor], int]:
-    """Read the tensors and the step of a state file."""
-    with safe_open(path, "pt") as stream:
-        step = int(stream.metadata()["step"])
-    return load_file(path, device=device), step
+def load_state(path: Path, settings: RunSettings, data_id: str, device: str) -> tuple[dict[str, Tensor], int]:
+    """Read the tensors and the step of a state file that a run of the same settings and recordings left.
+
+    Raises:
+        RunStateError: the file is damaged, or of a run with other settings or recordings.
+    """
+    try:
+        with safe_open(path, "pt") as stream:
+            metadata = stream.metadata() or {}
+        tensors = load_file(path, device=device)
+    except SafetensorError as error:
+        raise RunStateError(
+            f"{path}: expected the state of a run, found: {error}; remove it to begin anew"
+        ) from error
+    wanted, found = json.loads(json.dumps(asdict(settings))), json.loads(metadata.get("settings", "{}"))
+    differing = sorted(key for key in wanted if wanted[key] != found.get(key))
+    if differing:
+        key = differing[0]
+        raise RunStateError(
+            f"{path}: expected a run with {key} = {wanted[key]}, found {found.get(key)}; "
+            "give another --out, or remove the file to begin anew"
+        )
+    if metadata.get("data") != data_id:
+        raise RunStateError(
+            f"{path}: expected a run on recordings {data_id}, found {metadata.get('data')}; give another --out"
+        )
+    return tensors, int(metadata["step"])
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -41,5 +73,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor])
     for key, value in tensors.items():
         if key.startswith("optimiser."):
             _, index, name = key.split(".", 2)
-            state.setdefault(int(index), {})[name] = value
+            state.setdefault(int(index), {})[name] = (
+                value.cpu() if name == "step" else value
+            )  # read each step, on the host
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -33,6 +33,9 @@ class DataSettings:
     )
     licences: Literal["all", "open"] = "all"  # open = CC0, CC BY and BSD alone
     fold: int = 0  # 0..4: which fifth of the multi-recording sets is validation
+    leave_out: tuple[
+        str, ...
+    ] = ()  # sets whose recordings, and copies of them in other sets, are not used at all
     background: str = "soundscape"  # class whose recordings are mixed under the others
 
 
@@ -41,7 +44,9 @@ class ObjectiveSettings:
     """Terms of the loss. The first phase trains the towers contrastively; the second adds the hash terms."""
 
     form: DiversityForm = "code"
-    diversity: float = 0.2  # on the text codes and on the audio codes each; lambda of the paper's Eq. 12 is twice this
+    diversity: float = (
+        0.2  # on the text codes and on the audio codes each; lambda of the paper's Eq. 12 is twice this
+    )
     alignment: float = 4.0  # at 1.0 it hardly moves in 1000 steps: 0.66 -> 0.63 of ln 2
     code_contrast: float = 1.0  # contrastive term on the signs (straight-through), hash phase
     contrast: float = 1.0  # contrastive term on the continuous logits, first phase
@@ -67,6 +72,7 @@ class ScheduleSettings:
     warmup_steps: int = 100
     ema: float = 0.998  # decay of the averaged weights, which are the ones that are evaluated and kept
     checkpoint_every: int = 500
+    shared_steps: int = 0  # of the phase that all folds of `python -m train folds` share
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,75 +9,20 @@ import pytest
 import torch
 
 from edge.errors import ConfigError
+from tests.train.synthetic import TINY, tone, tones
 from train.augment import AugmentSettings, WindowSampler, keep_part, mask_and_tilt, piece
 from train.checkpoint import CheckpointError, CheckpointNotes, load_checkpoint, save_checkpoint
-from train.data import AudioCache, PowerCache, Recording
+from train.data import DataError
 from train.loop import choose_prompts, train
 from train.metrics import hamming_table
-from train.prepare import TrainingData, band_power_of
+from train.prepare import TrainingData
+from train.run_state import RunStateError
 from train.settings import RunSettings, read_preset, settings_from
-from train.texts import build_vocabulary
-
-RATE_HZ = 32_000
-TINY = settings_from(
-    {
-        "name": "tiny",
-        "n_bits": 64,
-        "audio": {"window_samples": 16_384, "n_mels": 32, "channels": [16, 16, 32, 32], "stem_width": 8},
-        "augment": {"speeds": [1.0], "time_mask_frames": 4, "band_mask": 2, "cut_s": [0.2, 0.4]},
-        "schedule": {
-            "pretrain_steps": 40,
-            "hash_steps": 40,
-            "batch": 16,
-            "checkpoint_every": 20,
-            "warmup_steps": 5,
-            "ema": 0.9,
-        },
-    },
-    "test",
-)
-
-
-def tone(hz: float, seconds: float, seed: int) -> np.ndarray:
-    noise = np.random.default_rng(seed).normal(size=int(seconds * RATE_HZ)) * 0.01
-    return (np.sin(2 * np.pi * hz * np.arange(len(noise)) / RATE_HZ) * 0.3 + noise).astype(np.float32)
 
 
 @pytest.fixture
 def data(tmp_path) -> TrainingData:
-    names = ["chainsaw", "rain", "helicopter", "soundscape"]
-    recordings, sounds = [], []
-    for i, name in enumerate(names):
-        for n in range(3):
-            recordings.append(Recording(tmp_path / f"{i}{n}", "esc10", name, "", "fold1", "CC0", f"{i}{n}"))
-            sounds.append(tone(400 * 2 ** (1.3 * i), 1.5, 10 * i + n))
-    vocabulary = build_vocabulary(recordings)
-    classes = np.array([vocabulary.class_keys.index(r.class_key) for r in recordings])
-    powers = [band_power_of(TINY)(s) for s in sounds]
-    starts = np.concatenate([[0], np.cumsum([len(p) for p in powers])])[None]
-    random = np.random.default_rng(0)
-    directions = random.normal(size=(len(names), 48))
-    embeddings = np.stack(
-        [directions[p.classes[0]] + 0.3 * random.normal(size=48) for p in vocabulary.prompts]
-    )
-    others = random.normal(size=(50, 48))
-    unit = [torch.nn.functional.normalize(torch.from_numpy(e).float(), dim=1) for e in (embeddings, others)]
-    audio = AudioCache(
-        np.round(np.concatenate(sounds) * 32767).astype(np.int16),
-        np.cumsum([0] + [len(s) for s in sounds]),
-        "x",
-    )
-    everything = tuple(range(len(recordings)))
-    return TrainingData(
-        tuple(recordings),
-        audio,
-        PowerCache(np.concatenate(powers), starts),
-        vocabulary,
-        classes,
-        everything,
-        (),
-        *unit,
-    )
+    return tones(tmp_path)
 
 
 def state_of(model: torch.nn.Module) -> torch.Tensor:
@@ -120,6 +65,42 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data, tmp_path):
         torch.optim.AdamW.step = original
     resumed = train(half, data, tmp_path / "cut")
     torch.testing.assert_close(state_of(resumed), state_of(whole), rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_does_not_go_on_from_other_settings_or_recordings(data, tmp_path):
+    short = dataclasses.replace(
+        TINY, schedule=dataclasses.replace(TINY.schedule, pretrain_steps=1, hash_steps=1)
+    )
+    train(short, data, tmp_path)
+    with pytest.raises(RunStateError, match="expected a run with seed = 2, found 1"):
+        train(dataclasses.replace(short, seed=2), data, tmp_path)
+    opened = dataclasses.replace(short, data=dataclasses.replace(short.data, licences="open"))
+    with pytest.raises(RunStateError, match="expected a run with data = .*open"):
+        train(opened, data, tmp_path)
+    others = dataclasses.replace(data, cache=dataclasses.replace(data.cache, fingerprint="other"))
+    with pytest.raises(RunStateError, match="expected a run on recordings other, found tones"):
+        train(short, others, tmp_path)
+    (tmp_path / "state.safetensors").write_bytes(b"1" * 100)
+    with pytest.raises(RunStateError, match="expected the state of a run"):
+        train(short, data, tmp_path)
+
+
+def test_a_run_may_start_from_the_weights_of_another(data, tmp_path):
+    none = dataclasses.replace(
+        TINY, schedule=dataclasses.replace(TINY.schedule, pretrain_steps=1, hash_steps=0)
+    )
+    first = train(none, data, tmp_path / "a")
+    rate = dataclasses.replace(none, schedule=dataclasses.replace(none.schedule, pretrain_rate=0.0))
+    second = train(rate, data, tmp_path / "b", start=first)
+    head = "audio.head.hidden.weight"
+    torch.testing.assert_close(second.state_dict()[head], first.state_dict()[head])
+
+
+def test_a_background_that_is_not_there_is_named(data, tmp_path):
+    with pytest.raises(DataError, match="background 'wind', found none"):
+        train(
+            dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, background="wind")), data, tmp_path
+        )
 
 
 def test_another_seed_gives_other_weights(data, tmp_path):

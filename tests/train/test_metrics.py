@@ -11,11 +11,11 @@ from train.gauges import bit_gauges
 from train.metrics import (
     asymmetric_table,
     average_precision,
-    bootstrap,
     centred_agreement,
     cosine_table,
     hamming_table,
     mean_average_precision,
+    proportion,
     raw_agreement,
 )
 
@@ -75,9 +75,11 @@ def test_gauges_of_collapsed_and_of_random_codes():
     assert bad.bit_entropy < 0.01
 
 
-def test_bootstrap_interval_holds_the_mean():
-    interval = bootstrap(np.arange(100) < 80)
-    assert interval.low < interval.mean == 0.8 < interval.high
+def test_proportion_interval_holds_the_mean():
+    interval = proportion(np.arange(100) < 80)
+    assert interval.mean == 0.8
+    assert (interval.low, interval.high) == pytest.approx((0.711, 0.867), abs=0.001)
+    assert proportion(np.ones(16, dtype=bool)).low == pytest.approx(0.806, abs=0.001)
     assert interval.low > 0.7
 
 
