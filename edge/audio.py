@@ -24,7 +24,7 @@ from edge.audio_events import (
 from edge.clock import Clock, SystemClock, later
 from edge.errors import AudioError, FieldcubeError
 from edge.guano import parse
-from edge.observation import ClockState, Instant
+from edge.observation import MAX_RECORDING_HZ, MIN_RECORDING_HZ, ClockState, Instant
 from edge.recording_time import recording_start_ns
 from edge.riff import WavHeader, read_wav_header
 
@@ -33,7 +33,6 @@ __all__ = ["AudioEvent", "AudioSource", "Block", "End", "FileSource", "Gap", "Pc
 # For the search of folders: what libsndfile may open. A file named outright is tried whatever it is called.
 _PCM_SUFFIXES = (".wav", ".wave", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf")
 SUFFIXES = frozenset((*_PCM_SUFFIXES, ".flac", ".ogg", ".oga", ".opus", ".mp3"))
-MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 2_000_000
 _PIECE_FRAMES = 1024  # decoded at once: as much as may be lost before the place where a file is damaged
 _TRUNCATED_S = 0.1  # less may be missing at the end of a file: MP3 headers are not exact
 
@@ -92,8 +91,8 @@ class FileSource:
                 return
             file.seek(0)
             with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
-                if not MIN_RATE_HZ <= sound.samplerate <= MAX_RATE_HZ:
-                    expected = f"expected {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz"
+                if not MIN_RECORDING_HZ <= sound.samplerate <= MAX_RECORDING_HZ:
+                    expected = f"expected {MIN_RECORDING_HZ} to {MAX_RECORDING_HZ} Hz"
                     yield Skipped(source, f"{expected}, found a sample rate of {sound.samplerate} Hz")
                     return
                 guano = parse(header.guano if header else "") or parse(sound.comment)
@@ -121,9 +120,9 @@ class PcmSource:
         clock: Clock | None = None,
         source: str = "stdin",
     ) -> None:
-        if not MIN_RATE_HZ <= rate_in_hz <= MAX_RATE_HZ or channels < 1:
+        if not MIN_RECORDING_HZ <= rate_in_hz <= MAX_RECORDING_HZ or channels < 1:
             raise AudioError(
-                f"{source}: expected a sample rate of {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz and one channel or "
+                f"{source}: expected a sample rate of {MIN_RECORDING_HZ} to {MAX_RECORDING_HZ} Hz and one channel or "
                 f"more, found {rate_in_hz} Hz and {channels}; say what the pipe carries"
             )
         self._stream, self._rate_in_hz, self._rate_hz = stream, rate_in_hz, rate_hz

@@ -12,9 +12,7 @@ from edge.clock import later
 from edge.observation import Instant
 from edge.resampling import Cutter, Resampler, Samples
 
-CLIP_SUFFIX = (
-    ".clip.flac"  # of sound that fieldcube has kept itself: no folder that is searched gives it again
-)
+CLIP_SUFFIX = ".clip.flac"  # of sound that fieldcube has kept: the search of folders passes it over
 
 
 @dataclass(frozen=True, slots=True, eq=False)

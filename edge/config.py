@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from edge import require
 from edge.errors import ConfigError
+from edge.observation import MAX_RECORDING_HZ, MIN_RECORDING_HZ
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +21,6 @@ else:
 
 REFERENCE = "firmware_configs/README.md"
 STDIN = Path("-")  # as an input: raw signed 16-bit little-endian sound from standard input
-_MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 768_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ class Audio:
         if STDIN in self.input and len(self.input) > 1:
             raise ConfigError('input: expected "-" (standard input) alone, found other inputs beside it')
         if self.sample_rate_hz is not None:
-            require.integer(ConfigError, "sample_rate_hz", self.sample_rate_hz, _MIN_RATE_HZ, _MAX_RATE_HZ)
+            rate_hz = self.sample_rate_hz
+            require.integer(ConfigError, "sample_rate_hz", rate_hz, MIN_RECORDING_HZ, MAX_RECORDING_HZ)
         if self.channels is not None:
             require.integer(ConfigError, "channels", self.channels, 1, 64)
         require.one_of(ConfigError, "sample_format", self.sample_format, ("int16", "int32", "float32"))

@@ -17,6 +17,7 @@ ClockState = Literal["unset", "rtc", "ntp", "gnss"]
 CLOCK_STATES: tuple[ClockState, ...] = get_args(ClockState)
 
 MAX_INT = 2**63 - 1  # what SQLite and every wire format can hold
+MIN_RECORDING_HZ, MAX_RECORDING_HZ = 1_000, 2_000_000  # of what is listened to, before it is resampled
 _EPOCH_START = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 _T = TypeVar("_T")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from edge.audio import PcmSource
 from edge.config import SECTIONS, Audio, Config, read_config
 from edge.errors import ConfigError
+from edge.observation import MAX_RECORDING_HZ, MIN_RECORDING_HZ
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -190,6 +193,14 @@ def test_the_reference_names_every_key_with_its_unit_and_default() -> None:
             value = None if default == "none" else tomllib.loads(f"value = {default}")["value"]
             expected = list(key.default) if isinstance(key.default, tuple) else key.default
             assert (value, type(value)) == (expected, type(expected)), f"[{section}] {key.name}"
+
+
+def test_the_rates_in_the_reference_are_those_that_a_pipe_may_have() -> None:
+    for rate_hz in (MIN_RECORDING_HZ, MAX_RECORDING_HZ):
+        assert Audio((Path("-"),), sample_rate_hz=rate_hz).sample_rate_hz == rate_hz
+        PcmSource(io.BytesIO(b""), rate_hz, 32_000)
+    unit, _ = reference()["audio"]["sample_rate_hz"]
+    assert unit == f"Hz, {MIN_RECORDING_HZ} to {MAX_RECORDING_HZ}"
 
 
 def test_the_units_in_the_reference_are_those_in_the_names_of_the_keys() -> None:
