@@ -28,11 +28,13 @@ from edge.store_schema import store_path
 from edge.systemd import notify
 from edge.ticks import with_ticks
 from edge.unstored import Unstored
+from edge.utf8 import print_utf8, shown
 from edge.watchlist import Watchlist, load_watchlist
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run edge-monitor; return 0, 1 when it failed, 2 for bad usage, a bad list or a bad configuration."""
+    print_utf8(sys.stdout)
     try:
         with Stop().on_signals() as stop:
             args = parse_arguments(argv)
@@ -77,7 +79,7 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         _log_to_stderr()
         if isinstance(store, ObservationStore):
             for damaged in store.put_aside:
-                report.state("store_begun_anew", damaged=str(damaged))
+                report.state("store_begun_anew", damaged=shown(damaged))
         clips = _clips(config, encoder)
         if clips is not None:
             stack.callback(clips.close)

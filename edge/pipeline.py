@@ -15,6 +15,7 @@ from edge.encoder import Encoder
 from edge.errors import EncoderError, StoreError
 from edge.matcher import Matcher
 from edge.observation import Detection, Observation
+from edge.utf8 import shown
 from edge.windows import Window, windows
 
 
@@ -148,7 +149,7 @@ class Pipeline:
         if detections and self.clips is not None:
             names, distances = [d.query for d in detections], [d.distance for d in detections]
             path = self.clips.keep(window, observation, names, distances)
-            detections = [replace(d, clip=None if path is None else str(path)) for d in detections]
+            detections = [replace(d, clip=None if path is None else shown(path)) for d in detections]
         with self._writing():
             self.store.add(observation, detections)
         self.totals.n_windows += 1

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge.bundle import Bundle, default_bundle
 from edge.errors import FieldcubeError, UsageError, WatchlistError
+from edge.utf8 import print_utf8, shown
 from edge.watchlist import Query, Watchlist, load_watchlist, read_watchlist, write_watchlist
 
 _EXAMPLE = """example:
@@ -20,6 +21,7 @@ _EXAMPLE = """example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run edge-queries; return 0, 1 when it failed, 2 for bad usage or a bad list."""
+    print_utf8(sys.stdout)
     args = _parse_arguments(argv)
     try:
         _run(args)
@@ -100,7 +102,7 @@ def _json_line(query: Query) -> str:
     record = {
         "type": "query",
         "name": query.name,
-        "text": query.text,
+        "text": shown(query.text),
         "kind": query.kind,
         "decoy": query.decoy,
         "min_probability": query.min_probability,
@@ -113,7 +115,7 @@ def _line(query: Query) -> str:
     prefix = ("decoy: " if query.decoy else "") + ("" if query.kind == "text" else f"{query.kind}: ")
     options = [f"name={query.name}"] if query.name != query.text else []
     options += [] if query.min_probability is None else [f"probability={query.min_probability:g}"]
-    return " | ".join([f"{prefix}{query.text}", *options])
+    return " | ".join([f"{prefix}{shown(query.text)}", *options])
 
 
 if __name__ == "__main__":

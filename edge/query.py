@@ -23,6 +23,7 @@ from typing import Literal, cast, get_args
 
 from edge import require
 from edge.errors import WatchlistError
+from edge.utf8 import shown
 
 Kind = Literal["text", "sound", "image"]
 
@@ -51,7 +52,7 @@ class Query:
 
     def __post_init__(self) -> None:
         require.text(WatchlistError, "name", self.name)
-        require.text(WatchlistError, "text", self.text)
+        require.text(WatchlistError, "text", self.text if self.kind == "text" else shown(self.text))
         require.one_of(WatchlistError, "kind", self.kind, get_args(Kind))
         require.instance(WatchlistError, "decoy", self.decoy, (bool,))
         if self.min_probability is not None:

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge.errors import FieldcubeError
+from edge.utf8 import is_utf8
 
 _Error = type[FieldcubeError]
 
 
 def text(error: _Error, name: str, value: object, *, may_be_empty: bool = False) -> None:
-    """Require a string, not empty unless may_be_empty."""
+    """Require a string that UTF-8 can hold, not empty unless may_be_empty."""
     if not isinstance(value, str) or not (value or may_be_empty):
         raise wrong(error, name, "text" if may_be_empty else "non-empty text", value)
+    if not is_utf8(value):
+        raise wrong(error, name, "text in UTF-8", value)
 
 
 def integer(error: _Error, name: str, value: object, low: int, high: int) -> None:

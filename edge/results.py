@@ -12,10 +12,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from edge import require
 from edge.durable import write_file
 from edge.errors import FieldcubeError, UsageError
 from edge.observation import Detection, Observation, detection_record
 from edge.store_reader import Period, StoreReader
+from edge.utf8 import print_utf8
 
 Found = tuple[Observation, Detection]
 Format = Callable[[Iterable[Found]], Iterator[str]]
@@ -35,8 +37,11 @@ _EXAMPLE = """example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run edge-results; return 0, 1 when it failed, 2 for bad usage."""
+    print_utf8(sys.stdout)
     args = _parse_arguments(argv)
     try:
+        if args.query is not None:
+            require.text(UsageError, "--query", args.query)
         period = Period.parse(args.since, args.until)
         with StoreReader.open(args.store) as reader:
             found = reader.detections(period, args.query, args.source)

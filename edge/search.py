@@ -11,11 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge import require
 from edge.bundle import Bundle, default_bundle
 from edge.calibration import probability
 from edge.codes import pack
 from edge.errors import FieldcubeError, UsageError
 from edge.store_reader import Hit, Period, StoreReader
+from edge.utf8 import print_utf8, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +31,7 @@ _EXAMPLE = """example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run edge-search; return 0, 1 when it failed, 2 for bad usage."""
+    print_utf8(sys.stdout)
     args = _parse_arguments(argv)
     try:
         _search(args)
@@ -75,10 +78,12 @@ def _search(args: argparse.Namespace) -> None:
         raise UsageError(f"expected a text or --sound FILE, found {found}; see edge-search --help")
     if args.text is not None and not args.text.strip():
         raise UsageError("expected a sound described in words, found an empty text")
+    if args.text is not None:
+        require.text(UsageError, "text", args.text)
     if args.top < 0:
         raise UsageError(f"--top: expected 0 (all) or more, found {args.top}")
     period = Period.parse(args.since, args.until)
-    query = args.text if args.text is not None else str(args.sound)
+    query = args.text if args.text is not None else shown(args.sound)
     with StoreReader.open(args.store) as reader:  # before the encoder: a wrong path is told at once
         bundle = Bundle.load(args.bundle or default_bundle())
         space = bundle.manifest.code_space

@@ -17,6 +17,7 @@ from edge.store_files import WriterLock, put_aside
 from edge.store_schema import Event, store_path
 from edge.store_tables import StoreTables
 from edge.store_uncommitted import Uncommitted
+from edge.utf8 import shown
 
 LOG = logging.getLogger(__name__)
 
@@ -198,7 +199,14 @@ class ObservationStore:
         self, kind: str, source: str, reason: str, first_sample: int = 0, n_samples: int = 0, rate_hz: int = 0
     ) -> None:
         event = Event(
-            self._next_event, kind, self._next_seq, source, first_sample, n_samples, rate_hz, reason
+            self._next_event,
+            kind,
+            self._next_seq,
+            shown(source),
+            first_sample,
+            n_samples,
+            rate_hz,
+            shown(reason),
         )
         self._next_event += 1
         self._uncommitted.events.append(event)

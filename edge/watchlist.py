@@ -19,6 +19,7 @@ from edge.codes import pack
 from edge.durable import write_file
 from edge.errors import CodeSpaceError, WatchlistError
 from edge.query import Kind, Query, parse_lines
+from edge.utf8 import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,6 +59,7 @@ class Watchlist:
         require.text(WatchlistError, "bundle", self.bundle, may_be_empty=True)
         require.instance(WatchlistError, "queries", self.queries, (tuple,))
         for i, query in enumerate(self.queries):
+            require.text(WatchlistError, f"queries[{i}].text", query.text)  # the path of an example too
             if query.code is None or len(query.code) * 8 != self.code_bits:
                 found = "none" if query.code is None else f"{len(query.code) * 8} bits"
                 raise WatchlistError(f"queries[{i}].code: expected {self.code_bits} bits, found {found}")
@@ -134,7 +136,7 @@ def compile_watchlist(
         except CodeSpaceError as error:
             raise CodeSpaceError(f"query {query.name!r}: {error}") from error
         rounded = tuple(round(float(value), 4) for value in logits)
-        compiled.append(replace(query, code=code, logits=rounded))
+        compiled.append(replace(query, text=shown(query.text), code=code, logits=rounded))
     return Watchlist(code_space, code_bits, bundle, tuple(compiled))
 
 

@@ -192,6 +192,8 @@ def test_nothing_that_can_be_heard_is_a_failure(
             ["--queries", "w.txt", "--input", "-", "a.wav", "--rate", "8000"],
             'expected "-" (standard input) alone',
         ),
+        (["--queries", "w.txt", "--microphone", "\udcff"], "--microphone: expected text in UTF-8"),
+        (["--device-id", "\udcff"], "--device-id: expected text in UTF-8"),
         (["--queries", "w.txt", "--input", "a.wav", "--threads", "0"], "threads: expected an integer from 1"),
         (["--queries", "gone.txt", "--input", "a.wav"], "gone.txt: expected a watchlist, found No such file"),
         (["--config", "gone.toml"], "gone.toml: expected a configuration file"),
@@ -242,7 +244,7 @@ def test_flags_go_before_the_configuration(tmp_path: Path) -> None:
     assert config.monitor.queries == tmp_path / "w.txt"
     flags = ["--input", "a.wav", "--hop", "1", "--device-id", "pond", "--queries", "v.txt", "--no-clips"]
     config = configuration(parse_arguments(["--config", str(file), *flags]))
-    assert (config.audio.microphone, config.audio.input) == (None, (Path("a.wav"),))
+    assert (config.audio.microphone, config.audio.input) == (None, ("a.wav",))
     assert (config.monitor.hop_s, config.monitor.clip_pre_s, config.monitor.clips) == (1.0, 1.5, False)
     assert (config.deployment.device_id, config.encoder.threads, config.monitor.queries) == (
         "pond",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,18 @@ def test_a_detection_carries_the_clip_that_is_written(build: Callable[..., Pipel
     (clip,) = [d.clip for _, detections in notes(pipeline).observed_ for d in detections]
     assert clip is not None
     assert list((tmp_path / "clips").iterdir()) == [Path(clip)]
+
+
+def test_clips_in_a_folder_of_any_bytes_are_stored(build: Callable[..., Pipeline], tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"K\xe4uzchen")
+    clips = ClipWriter(folder, 1.0, 1.0, rate_hz=RATE_HZ, window_samples=8_000)
+    with ObservationStore.open(tmp_path / "s.sqlite", "dev") as store:
+        build(store, clips).run([tone(500, 1), End("a.wav")])
+    with StoreReader.open(tmp_path / "s.sqlite") as reader:
+        ((_, detection),) = reader.detections()
+    assert detection.clip is not None
+    assert detection.clip.startswith(f"{tmp_path}/K\\xe4uzchen/")
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_gaps_and_skipped_files_are_counted_told_and_break_windows(build: Callable[..., Pipeline]) -> None:

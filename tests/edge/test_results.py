@@ -138,6 +138,7 @@ def test_csv_is_written_to_a_file(store: Path, tmp_path: Path, capsys: pytest.Ca
     [
         (("--store", "none.sqlite"), 1, "none.sqlite: expected a fieldcube store, found no such file"),
         (("--since", "soon"), 2, "--since: expected a time like"),
+        (("--query", "\udcff"), 2, "--query: expected text in UTF-8"),
         (("--output", "/proc/no/where.csv"), 2, "expected a place that can be written"),
     ],
 )

@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,20 @@ def test_commits_come_in_groups(tmp_path: Path) -> None:
         assert store.committed_seq == 4
         store.flush()
         assert (len(stored(store.path)), store.committed_seq) == (5, 5)
+
+
+def test_text_that_is_not_utf_8_loses_nothing(tmp_path: Path) -> None:
+    with ObservationStore.open(tmp_path / "a.sqlite") as store:
+        fill(store, 2)
+        store.record_skipped("a\udcff.wav", "no \ud800")
+        one = observation(store)
+        with pytest.raises(ObservationError, match="clip: expected text in UTF-8"):
+            replace(detection(one), clip="a\udcff.flac")
+        store.flush()
+        assert len(stored(store.path)) == 2
+        with StoreReader.open(store.path) as reader:
+            (event,) = reader.events()
+    assert (event.source, event.reason) == ("a\\xff.wav", "no \\ud800")
 
 
 WRITER = """

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,6 +161,35 @@ def test_compiling_gives_codes_and_rounded_logits() -> None:
     assert query.code == pack(encode("a dog")).tobytes()
     assert query.logits == tuple(round(float(value), 4) for value in encode("a dog"))
     assert compiled().queries[1].decoy
+
+
+def test_an_example_in_a_folder_of_any_bytes_is_compiled(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"K\xe4uzchen")
+    folder.mkdir()
+    (folder / "a.wav").write_bytes(b"")
+    queries = parsed(folder, "sound: a.wav\n")
+    asked: list[Path] = []
+
+    def remember(path: Path) -> NDArray[np.float32]:
+        asked.append(path)
+        return encode_sound(path)
+
+    watchlist = compile_watchlist(queries, encode, remember, SPACE, 64)
+    assert asked == [folder / "a.wav"]  # the file itself
+    assert watchlist.queries[0].text == f"{tmp_path}/K\\xe4uzchen/a.wav"  # what can be stored
+    write_watchlist(tmp_path / "list.json", watchlist)
+    assert read_watchlist(tmp_path / "list.json") == watchlist
+
+
+@pytest.mark.parametrize("key", ["name", "text"])
+@pytest.mark.parametrize("kind", ["text", "sound"])
+def test_text_that_no_file_can_hold_is_refused(tmp_path: Path, key: str, kind: str) -> None:
+    write_watchlist(tmp_path / "list.json", compiled())
+    root = json.loads((tmp_path / "list.json").read_text(encoding="utf-8"))
+    root["queries"][0] |= {"kind": kind, key: "\ud800"}
+    (tmp_path / "list.json").write_text(json.dumps(root), encoding="utf-8")
+    with pytest.raises(WatchlistError, match=rf"queries\[0\]\.{key}: expected text in UTF-8, found "):
+        read_watchlist(tmp_path / "list.json")
 
 
 def test_an_example_without_an_encoder_is_refused() -> None:
