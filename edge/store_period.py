@@ -9,6 +9,8 @@ from datetime import datetime, timedelta, timezone
 from edge.errors import UsageError
 from edge.store_blocks import UNKNOWN_WALL_NS
 
+_EARLIEST_NS, _LATEST_NS = UNKNOWN_WALL_NS + 1, 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Period:
@@ -33,16 +35,21 @@ class Period:
     @property
     def since_or_min(self) -> int:
         """Return its start, the smallest time that can be known where open."""
-        return UNKNOWN_WALL_NS + 1 if self.since_ns is None else self.since_ns
+        return _EARLIEST_NS if self.since_ns is None else _clamped(self.since_ns)
 
     @property
     def until_or_max(self) -> int:
         """Return its end, past every time where open."""
-        return 2**63 - 1 if self.until_ns is None else self.until_ns
+        return _LATEST_NS if self.until_ns is None else _clamped(self.until_ns)
 
     def contains(self, wall_ns: int | None) -> bool:
         """Return whether a time is in it; an unknown one only when both ends are open."""
         return self.is_always or (wall_ns is not None and self.since_or_min <= wall_ns < self.until_or_max)
+
+
+def _clamped(time_ns: int) -> int:
+    """Return the nearest time that a database can hold: years 1677 to 2262."""
+    return min(max(time_ns, _EARLIEST_NS), _LATEST_NS)
 
 
 def _parse_time(option: str, text: str | None) -> int | None:

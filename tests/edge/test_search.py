@@ -110,6 +110,22 @@ def test_a_period_bounds_the_results(options: list[str], capsys: pytest.CaptureF
     assert captured.err == "edge-search: 10 observations of unknown time are in no period\n"
 
 
+@pytest.mark.parametrize(
+    ("period", "n"),
+    [
+        (["--since", "1600-01-01"], 30),
+        (["--until", "9999-12-31"], 30),
+        (["--since", "0001-01-01T00:00+14:00", "--until", "9999-12-31T23:59-12:00"], 30),
+        (["--since", "3000-01-01", "--until", "9999-12-31"], 0),
+        (["--until", "1600-01-01"], 0),
+    ],
+)
+def test_a_period_may_be_longer_than_any_clock(
+    options: list[str], capsys: pytest.CaptureFixture[str], period: list[str], n: int
+) -> None:
+    assert len(results(capsys, "a dog", "--top", "0", *period, *options)) == n
+
+
 def test_asymmetric_weighs_bits_on_the_scale_of_distances(
     options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
