@@ -42,12 +42,13 @@ class FileSource:
 
     Folders are searched in depth, in order of name; hidden files and our own clips are left out. What cannot be read is a Skipped,
     and the rest goes on; of a truncated or damaged file everything that could be decoded is given first.
-    Channels are averaged. The wall clock of a recording is recording_start_ns (state rtc: a recorder's clock)
+    A file is reported as it was given, one in a folder as the folder was given and the way from there (a Path drops
+    a leading ./). Channels are averaged. The wall clock of a recording is recording_start_ns (state rtc: a recorder's clock)
     or unknown; its boottime is the moment of reading, plus the position in the file.
     """
 
     def __init__(
-        self, paths: Sequence[Path], rate_hz: int, block_s: float = 1.0, clock: Clock | None = None
+        self, paths: Sequence[Path | str], rate_hz: int, block_s: float = 1.0, clock: Clock | None = None
     ) -> None:
         self._paths, self._rate_hz, self._block_s = tuple(paths), rate_hz, block_s
         self._clock = clock or SystemClock()
@@ -65,7 +66,7 @@ class FileSource:
                 continue
             source = _shown(found)
             try:
-                yield from self._recording(found, source)
+                yield from self._recording(Path(found), source)
             except OSError as error:
                 yield Skipped(source, f"cannot be read: {error.strerror or error}")
             except soundfile.SoundFileError as error:
@@ -73,15 +74,16 @@ class FileSource:
             except FieldcubeError as error:  # what it says of itself is impossible: the next ones may be good
                 yield Skipped(source, str(error))
 
-    def _recordings(self) -> Iterator[Path | Skipped]:
-        for path in self._paths:
+    def _recordings(self) -> Iterator[Path | str | Skipped]:
+        for given in self._paths:
+            path = Path(given)
             if path.is_dir():
-                yield from _search(path)
+                yield from _search(given)
             elif path.is_file():
-                yield path
+                yield given
             else:
                 reason = "not a regular file" if path.exists() else "no such file or folder"
-                yield Skipped(_shown(path), reason)
+                yield Skipped(_shown(given), reason)
 
     def _recording(self, path: Path, source: str) -> Iterator[AudioEvent]:
         with path.open("rb", buffering=0) as file:
@@ -210,15 +212,15 @@ def _missing(sound: soundfile.SoundFile, n_read: int, header: WavHeader | None) 
     return ""
 
 
-def _search(folder: Path) -> Iterator[Path | Skipped]:
+def _search(folder: Path | str) -> Iterator[str | Skipped]:
     """Yield the sound files below folder, those of a folder before those of its subfolders, without our clips."""
     n_found = n_clips = 0
     unreadable: list[OSError] = []
     for parent, folders, names in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            path = Path(parent, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+            path = os.path.join(parent, name)  # a Path would not keep the folder as it was given
+            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES or not Path(path).is_file():
                 continue
             if name.lower().endswith(CLIP_SUFFIX):
                 n_clips += 1
@@ -232,7 +234,7 @@ def _search(folder: Path) -> Iterator[Path | Skipped]:
         yield Skipped(_shown(folder), f"no sound files in this folder{clips}")
 
 
-def _shown(path: Path) -> str:
+def _shown(path: Path | str) -> str:
     """Return a path as text that any file or database takes, also where its bytes are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 

@@ -20,7 +20,7 @@ else:
     import tomli as tomllib
 
 REFERENCE = "firmware_configs/README.md"
-STDIN = Path("-")  # as an input: raw signed 16-bit little-endian sound from standard input
+STDIN = "-"  # as an input: raw signed 16-bit little-endian sound from standard input
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,14 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Where the sound comes from: files and folders, `-` for standard input, or a microphone; at most one kind.
+    """Where the sound comes from: files and folders as given, `-` for standard input, or a microphone; one kind at most.
 
     microphone: part of a name or vid:pid[:serial], "" = the default one; sample_rate_hz and channels are about a
     microphone or standard input, None takes what the device likes best; sample_format is about a microphone. They are
     refused beside inputs that say these things themselves.
     """
 
-    input: tuple[Path, ...] = ()
+    input: tuple[str, ...] = ()
     microphone: str | None = None
     sample_rate_hz: int | None = None
     channels: int | None = None
@@ -72,6 +72,8 @@ class Audio:
 
     def __post_init__(self) -> None:
         require.instance(ConfigError, "input", self.input, (tuple,))
+        if not all(self.input):
+            raise ConfigError('input: expected a path, found ""')
         if self.microphone is not None:
             require.text(ConfigError, "microphone", self.microphone, may_be_empty=True)
             if self.input:
@@ -216,7 +218,7 @@ def _converted(key: str, value: object, folder: Path) -> object:
         inputs = [value] if isinstance(value, str) else value
         if not isinstance(inputs, list) or not all(isinstance(one, str) and one for one in inputs):
             raise require.wrong(ConfigError, key, 'a path, a list of paths, or "-"', value)
-        return tuple(STDIN if one == "-" else folder / one for one in inputs)
+        return tuple(STDIN if one == STDIN else str(folder / one) for one in inputs)
     return value
 
 

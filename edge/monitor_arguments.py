@@ -33,7 +33,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--queries", type=Path, metavar="FILE", help="watchlist.txt, or one compiled by edge-queries")
     add(
         "--input",
-        type=Path,
         nargs="+",
         metavar="PATH",
         help="files and folders; - = raw PCM on standard input",
@@ -110,7 +109,7 @@ def configuration(args: argparse.Namespace) -> Config:
     return config
 
 
-def _of_inputs(inputs: tuple[Path, ...], audio: Audio) -> Audio:
+def _of_inputs(inputs: tuple[str, ...], audio: Audio) -> Audio:
     """Return what --input asks for; of the file's keys those stay that can be about it.
 
     Raises UsageError for standard input beside others.

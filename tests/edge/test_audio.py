@@ -129,6 +129,17 @@ def test_our_own_clips_are_heard_only_where_they_are_named_outright(tmp_path: Pa
     assert isinstance(heard([clips / "a_000003.00s_owl.clip.flac"])[-1], End)
 
 
+def test_recordings_are_reported_as_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "card" / "night").mkdir(parents=True)
+    soundfile.write(tmp_path / "a.wav", noise(1000), 32_000)
+    soundfile.write(tmp_path / "card" / "night" / "b.wav", noise(1000), 32_000)
+    given = ["./a.wav", "a.wav", "card/", "./card", str(tmp_path / "a.wav"), "./gone.wav"]
+    sources = [event.source for event in FileSource(given, 32_000).events() if not isinstance(event, Block)]
+    expected = ["./a.wav", "a.wav", "card/night/b.wav", "./card/night/b.wav", f"{tmp_path}/a.wav"]
+    assert sources == [*expected, "./gone.wav"]
+
+
 def test_what_is_not_there_is_skipped(tmp_path: Path) -> None:
     assert heard([tmp_path / "no.wav"]) == [Skipped(str(tmp_path / "no.wav"), "no such file or folder")]
 

@@ -69,7 +69,7 @@ def test_values_are_read_and_paths_start_at_the_files_folder(tmp_path: Path) -> 
     assert config.deployment.latitude == 59.85
     assert config.deployment.longitude == 17
     assert config.deployment.start == datetime(2026, 5, 1, 4, tzinfo=timezone.utc)
-    assert config.audio.input == (tmp_path / "cards/a", Path("/srv/b.wav"))
+    assert config.audio.input == (str(tmp_path / "cards/a"), "/srv/b.wav")
     assert config.audio.microphone is None
     assert config.encoder.bundle == tmp_path / "bundle"
     assert config.monitor.queries == tmp_path / "watchlist.txt"
@@ -78,9 +78,9 @@ def test_values_are_read_and_paths_start_at_the_files_folder(tmp_path: Path) -> 
 
 def test_one_input_needs_no_list_and_a_dash_is_standard_input(tmp_path: Path) -> None:
     assert read_config(write(tmp_path, '[audio]\ninput = "night.wav"')).audio == Audio(
-        (tmp_path / "night.wav",)
+        (str(tmp_path / "night.wav"),)
     )
-    assert read_config(write(tmp_path, '[audio]\ninput = "-"')).audio == Audio((Path("-"),))
+    assert read_config(write(tmp_path, '[audio]\ninput = "-"')).audio == Audio(("-",))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_the_reference_names_every_key_with_its_unit_and_default() -> None:
 
 def test_the_rates_in_the_reference_are_those_that_a_pipe_may_have() -> None:
     for rate_hz in (MIN_RECORDING_HZ, MAX_RECORDING_HZ):
-        assert Audio((Path("-"),), sample_rate_hz=rate_hz).sample_rate_hz == rate_hz
+        assert Audio(("-",), sample_rate_hz=rate_hz).sample_rate_hz == rate_hz
         PcmSource(io.BytesIO(b""), rate_hz, 32_000)
     unit, _ = reference()["audio"]["sample_rate_hz"]
     assert unit == f"Hz, {MIN_RECORDING_HZ} to {MAX_RECORDING_HZ}"

@@ -23,6 +23,11 @@ def test_a_flag_that_says_what_files_say_themselves_is_refused(flags: list[str],
         audio("--input", "a.wav", *flags)
 
 
+def test_an_empty_path_is_refused() -> None:
+    with pytest.raises(UsageError, match='input: expected a path, found ""'):
+        audio("--input", "")
+
+
 def test_the_files_keys_about_a_microphone_do_not_hinder_another_input(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text(
