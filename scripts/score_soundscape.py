@@ -48,9 +48,10 @@ class Span:
     note: float  # SNR in dB of an event, probability of a detection
 
     def overlaps(self, other: Span) -> bool:
-        """Whether both are of one label and share at least MIN_OVERLAP_S."""
+        """Whether both are of one label and share at least MIN_OVERLAP_S, or half of a short event."""
         shared = min(self.end_s, other.end_s) - max(self.begin_s, other.begin_s)
-        return self.label == other.label and shared >= MIN_OVERLAP_S
+        shorter = min(self.end_s - self.begin_s, other.end_s - other.begin_s)
+        return self.label == other.label and shared >= min(MIN_OVERLAP_S, shorter / 2)
 
 
 def read_truth(table: Path) -> list[Span]:
