@@ -213,7 +213,7 @@ def parse_manifest(content: bytes, file: str) -> Manifest:
     """
     try:
         root = json.loads(content.decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{file}: expected JSON in UTF-8, found {error}") from error
     require.version(
         BundleError, file, root, FORMAT_VERSION, "use the bundle and the fieldcube of one release"

@@ -14,7 +14,7 @@ from edge.observation import CLOCK_STATES, Detection, Instant, Observation
 from edge.store_blocks import UNKNOWN_WALL_NS, unpack_codes, unpack_columns
 from edge.store_period import Period
 from edge.store_ranking import SELECT_TAIL, Hit, Ranking, asymmetric_ranking, hamming_ranking, rank
-from edge.store_schema import Event, connect_reader, require_schema, store_path, transaction
+from edge.store_schema import Event, connect_reader, identity, require_schema, store_path, transaction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,12 +55,13 @@ class StoreReader:
         try:
             with self._mapped():
                 require_schema(self._connection, path)
-                facts = dict(self._connection.execute("SELECT key, value FROM identity").fetchall())
+                known = identity(self._connection)
+                if known is None:
+                    raise sqlite3.DatabaseError("table identity: rows are missing")
         except BaseException:
             self.close()
             raise
-        self.device_id: str = facts["device_id"]
-        self.epoch: int = facts["epoch"]
+        self.device_id, self.epoch = known
 
     def close(self) -> None:
         """Close the file."""

@@ -7,7 +7,7 @@ SQLite in WAL mode. New observations are rows of `tail`; full runs of them becom
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,15 +153,24 @@ def _connect_reader(uri: str) -> sqlite3.Connection:
     return connection
 
 
-def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+def migrate(
+    connection: sqlite3.Connection,
+    path: Path,
+    migrations: Sequence[Migration] = MIGRATIONS,
+    facts: Mapping[str, str | int] | None = None,
+) -> None:
     """Bring the database to the newest schema, each step and its record in one transaction.
 
+    facts: the identity that an empty database gets, in the transaction that gives it its tables.
     Raises StoreError for another program's database and for one written by a newer fieldcube.
     """
     version = _version(connection, path, len(migrations))
     for number, migration in enumerate(migrations[version:], start=version + 1):
         with transaction(connection):
             migration(connection)
+            if number == 1:
+                add_fact = "INSERT INTO identity (key, value) VALUES (?, ?)"
+                connection.executemany(add_fact, (facts or {}).items())
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {number}")
 
@@ -175,6 +184,12 @@ def require_schema(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: expected a fieldcube store of schema version {len(MIGRATIONS)}, found {found}; "
             "run edge-monitor on it once, which brings it up to date"
         )
+
+
+def identity(connection: sqlite3.Connection) -> tuple[str, int] | None:
+    """Return the device id and the epoch of a database, or None where it has lost them."""
+    facts = dict(connection.execute("SELECT key, value FROM identity").fetchall())
+    return (facts["device_id"], facts["epoch"]) if facts.keys() >= {"device_id", "epoch"} else None
 
 
 def _version(connection: sqlite3.Connection, path: Path, newest: int) -> int:

@@ -10,7 +10,7 @@ from edge.durable import sync_folder
 from edge.errors import StoreError
 from edge.observation import CLOCK_STATES, Detection, Observation
 from edge.store_blocks import Columns, pack_codes, pack_columns
-from edge.store_schema import INSERT_BLOCK, Event, connect_writer, migrate, transaction
+from edge.store_schema import INSERT_BLOCK, Event, connect_writer, identity, migrate, transaction
 
 _CHECKED_TABLES = ("identity", "code_space", "boot", "query", "tail")  # small: start-up reads no block
 _MAX_CACHED_IDS = 10_000
@@ -35,20 +35,18 @@ class StoreTables:
             raise
 
     def _open(self, device_id: str | None, new_epoch: int) -> None:
-        migrate(self._connection, self._path)
+        facts: dict[str, str | int] = {"device_id": device_id or "recorder", "epoch": new_epoch}
+        migrate(self._connection, self._path, facts=facts)
         for table in _CHECKED_TABLES:
             (answer,) = self._connection.execute(f"PRAGMA quick_check({table})").fetchone()
             if answer != "ok":
                 raise sqlite3.DatabaseError(f"table {table}: {answer}")
-        with transaction(self._connection):
-            add_fact = "INSERT OR IGNORE INTO identity (key, value) VALUES (?, ?)"
-            self._connection.execute(add_fact, ("device_id", device_id or "recorder"))
-            self._connection.execute(add_fact, ("epoch", new_epoch))
+        known = identity(self._connection)
+        if known is None:
+            raise sqlite3.DatabaseError("table identity: rows are missing")
         sync_folder(self._path.parent)
         self._inode = self._path.stat().st_ino
-        facts = dict(self._connection.execute("SELECT key, value FROM identity").fetchall())
-        self.device_id: str = facts["device_id"]
-        self.epoch: int = facts["epoch"]
+        self.device_id, self.epoch = known
         if device_id not in (None, self.device_id):
             raise StoreError(
                 f"{self._path}: expected observations of device {device_id!r}, found those of {self.device_id!r}; "

@@ -192,7 +192,7 @@ def _parse_compiled(content: str, path: Path, code_space: str | None, code_bits:
     file = str(path)
     try:
         root = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WatchlistError(f"{file}: expected a compiled watchlist in JSON, found {error}") from error
     todo = "compile it again from its watchlist.txt"
     require.version(WatchlistError, file, root, FORMAT_VERSION, todo)

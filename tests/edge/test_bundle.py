@@ -150,6 +150,11 @@ def test_a_bundle_is_written_loaded_and_verified(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle"]  # nothing temporary is left
 
 
+def test_a_manifest_without_end_is_refused() -> None:
+    with pytest.raises(BundleError, match=r"manifest\.json: expected JSON in UTF-8, found "):
+        parse_manifest(b'{"a":' * 100_000, "manifest.json")
+
+
 def test_an_encoder_that_is_not_there_is_named(tmp_path: Path) -> None:
     bundle = written(tmp_path)
     with pytest.raises(

@@ -80,6 +80,22 @@ def test_a_damaged_database_is_put_aside_and_recording_goes_on(
     assert (event.kind, event.source) == ("recovered", str(aside))
 
 
+def test_a_store_that_lost_its_identity_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    with ObservationStore.open(path, "dev") as store:
+        fill(store, 3)
+    connection = sqlite3.connect(path)
+    connection.execute("DELETE FROM identity WHERE key = 'epoch'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(
+        StoreError, match="a.sqlite: expected a readable store, found table identity: rows are"
+    ):
+        StoreReader.open(path)
+    with ObservationStore.open(path, "dev") as store:
+        assert (len(store.put_aside), store.next_seq) == (1, 0)
+
+
 def test_damage_found_while_recording_keeps_what_was_not_committed(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     with ObservationStore.open(path, "dev", block_observations=32) as store:

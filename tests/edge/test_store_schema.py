@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge import store_schema
+from edge import store_schema, store_tables
 from edge.errors import StoreError
 from edge.store import ObservationStore
 from edge.store_reader import StoreReader
@@ -58,6 +58,17 @@ def test_a_migration_is_applied_once_with_its_record(tmp_path: Path) -> None:
             StoreError, match="expected a store of schema version 1 or older, found 2; update"
         ):
             open_store(path)
+
+
+def test_a_new_store_gets_its_tables_and_its_identity_in_one_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.sqlite"
+    monkeypatch.setattr(store_tables, "_CHECKED_TABLES", ("no such table",))
+    with pytest.raises(StoreError):  # as if it were killed between its first transaction and the next
+        ObservationStore.open(path, "dev", new_epoch=lambda: 7)
+    with StoreReader.open(path) as reader:
+        assert (reader.device_id, reader.epoch) == ("dev", 7)
 
 
 def test_an_older_schema_is_not_read_before_it_is_migrated(tmp_path: Path) -> None:

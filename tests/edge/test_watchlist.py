@@ -282,6 +282,12 @@ def test_a_wrong_value_in_a_compiled_list_is_refused(
     assert message in str(caught.value)
 
 
+def test_json_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text('{"a":' * 100_000, encoding="utf-8")
+    with pytest.raises(WatchlistError, match=r"list\.json: expected a compiled watchlist in JSON, found "):
+        load_watchlist(tmp_path / "list.json")
+
+
 def test_missing_and_unknown_keys_of_a_compiled_list(tmp_path: Path) -> None:
     path = tmp_path / "list.json"
     write_watchlist(path, compiled())
