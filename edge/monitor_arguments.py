@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from edge import require
 from edge.config import STDIN, Audio, Config, Deployment, Encoding, Monitor, read_config
 from edge.errors import ConfigError, UsageError
+from edge.store_schema import store_path
 
 _Section = TypeVar("_Section", Deployment, Audio, Encoding, Monitor)
 
@@ -63,7 +64,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--hop", type=float, metavar="SECONDS", help="from window to window (half a window)")
     add(
         "--store",
-        type=Path,
+        type=store_path,
         metavar="PATH",
         help="database, or folder of observations.sqlite (./fieldcube.sqlite)",
     )

@@ -17,6 +17,7 @@ from edge.durable import write_file
 from edge.errors import FieldcubeError, UsageError
 from edge.observation import Detection, Observation, detection_record
 from edge.store_reader import Period, StoreReader
+from edge.store_schema import store_path
 from edge.utf8 import print_utf8
 
 Found = tuple[Observation, Detection]
@@ -70,7 +71,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--store",
-        type=Path,
+        type=store_path,
         metavar="PATH",
         help="file, or folder of observations.sqlite (./fieldcube.sqlite)",
     )

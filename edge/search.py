@@ -17,6 +17,7 @@ from edge.calibration import probability
 from edge.codes import pack
 from edge.errors import FieldcubeError, UsageError
 from edge.store_reader import Hit, Period, StoreReader
+from edge.store_schema import store_path
 from edge.utf8 import print_utf8, shown
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--sound", type=Path, metavar="FILE", help="look for what sounds like this recording instead")
     add(
         "--store",
-        type=Path,
+        type=store_path,
         metavar="PATH",
         help="file, or folder of observations.sqlite (./fieldcube.sqlite)",
     )

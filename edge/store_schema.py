@@ -6,6 +6,7 @@ SQLite in WAL mode. New observations are rows of `tail`; full runs of them becom
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,11 +83,15 @@ MIGRATIONS: tuple[Migration, ...] = (create_tables,)
 
 
 def store_path(path: Path | str | None) -> Path:
-    """Return the database file for a --store argument: a folder holds it as observations.sqlite."""
+    """Return the database file for a --store argument: a folder holds it as observations.sqlite.
+
+    A text that ends in a slash names a folder also where there is none yet.
+    """
     if path is None:
         return DEFAULT_STORE
     chosen = Path(path)
-    return chosen / STORE_NAME_IN_FOLDER if chosen.is_dir() else chosen
+    is_folder = chosen.is_dir() or str(path).endswith(("/", os.sep))
+    return chosen / STORE_NAME_IN_FOLDER if is_folder else chosen
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from edge import monitor
+from edge import monitor, results, search
 from edge.audio_events import Block, Gap, Skipped
 from edge.bundle import Bundle
 from edge.errors import StoreError, UsageError
@@ -85,6 +85,17 @@ def test_observations_and_clips_lie_beside_each_other(base: list[str], write_ton
         assert {observation.device_id for observation in reader.observations()} == {"creek"}
         assert len(list(reader.observations())) == 5
     assert len(list(Path("field/s-clips").iterdir())) == 1
+
+
+def test_a_store_argument_that_ends_in_a_slash_is_a_new_folder(base: list[str], write_tones: Any) -> None:
+    write_tones(Path("a.wav"), (500, 3))
+    assert monitor.main([*base, "--input", "a.wav", "--store", "field/"]) == 0
+    assert sorted(Path("field").iterdir()) == [
+        Path("field", name)
+        for name in ("observations-clips", "observations.sqlite", "observations.sqlite.lock")
+    ]
+    for command in (search, results):
+        assert command._parse_arguments(["--store", "gone/"]).store == Path("gone/observations.sqlite")
 
 
 def test_no_store_leaves_nothing_behind(

@@ -71,6 +71,14 @@ def test_a_new_store_gets_its_tables_and_its_identity_in_one_transaction(
         assert (reader.device_id, reader.epoch) == ("dev", 7)
 
 
+def test_a_store_argument_that_ends_in_a_slash_is_a_folder(tmp_path: Path) -> None:
+    new = f"{tmp_path}/new"
+    assert store_schema.store_path(f"{new}/") == Path(new, "observations.sqlite")
+    assert store_schema.store_path(new) == store_schema.store_path(Path(new)) == Path(new)
+    assert store_schema.store_path(tmp_path) == tmp_path / "observations.sqlite"
+    assert store_schema.store_path(store_schema.store_path(f"{new}/")) == Path(new, "observations.sqlite")
+
+
 def test_an_older_schema_is_not_read_before_it_is_migrated(tmp_path: Path) -> None:
     connection = store_schema.connect_writer(tmp_path / "a.sqlite")
     connection.close()
