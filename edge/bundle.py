@@ -121,12 +121,6 @@ class Bundle:
         self.read(entry)
         return self.folder / entry.file
 
-    def verified_tokenizer(self, entry: EncoderEntry) -> Path:
-        """Return the path of a text encoder's tokenizer after checking it."""
-        self.read_tokenizer(entry)
-        assert isinstance(entry.input, TextInput)  # read_tokenizer refuses anything else
-        return self.folder / entry.input.tokenizer
-
     def golden(self, modality: Modality) -> dict[str, NDArray[Any]] | None:
         """Return the arrays of the golden file of a modality, or None where the bundle has none."""
         for entry in self.manifest.golden:
@@ -237,11 +231,16 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes | P
         sync_folder(filling)
         if folder.exists():
             os.replace(folder, retired)
-        os.replace(filling, folder)
+        try:
+            os.replace(filling, folder)
+        except BaseException:
+            if retired.exists():
+                os.replace(retired, folder)  # better the earlier bundle than none
+            raise
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(filling, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+    shutil.rmtree(retired, ignore_errors=True)
     return Bundle.load(folder)
 
 

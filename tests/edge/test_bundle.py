@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,12 +143,30 @@ def test_a_bundle_is_written_loaded_and_verified(tmp_path: Path) -> None:
     assert bundle.verified_path(entry).read_bytes() == ONNX
     assert bundle.encoder_entry("audio", "tflite").output == "Identity"
     assert bundle.read_tokenizer(bundle.encoder_entry("text")) == TOKENIZER
-    assert bundle.verified_tokenizer(bundle.encoder_entry("text")).name == "tokenizer.json"
     golden = bundle.golden("audio")
     assert golden is not None
     assert golden["codes_onnx"].shape == (1, 32)
     assert bundle.golden("text") is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle"]  # nothing temporary is left
+
+
+def test_the_earlier_bundle_is_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = written(tmp_path)
+    replace_file = os.replace
+
+    def refuse_new(source: Path, target: Path) -> None:
+        if str(source).endswith(".new"):
+            raise OSError(5, "Input/output error")
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse_new)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_bundle(tmp_path / "bundle", manifest(version="0.2.0"), FILES)
+    assert Bundle.load(tmp_path / "bundle") == earlier
+    earlier.verify()
+    assert list(tmp_path.iterdir()) == [tmp_path / "bundle"]
 
 
 def test_a_manifest_without_end_is_refused() -> None:
