@@ -77,9 +77,7 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         report = _Supervised(_report(args, matcher, totals, real_time_factor), store)
         stack.callback(report.close)
         _log_to_stderr()
-        if isinstance(store, ObservationStore):
-            for damaged in store.put_aside:
-                report.state("store_begun_anew", damaged=shown(damaged))
+        report.tell_renewed()
         clips = _clips(config, encoder)
         if clips is not None:
             stack.callback(clips.close)
@@ -90,6 +88,8 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         events = with_ticks(source.events()) if is_live else source.events()
         pipeline.run(stop.until_asked(events))
         notify("STOPPING=1")
+    totals.n_clips_lost = 0 if clips is None else clips.n_lost
+    report.tell_renewed()
     report.summary(totals, real_time_factor())
     if report.first_failure and not totals.n_windows and not stop.is_asked:
         raise AudioError(f"expected sound that can be heard, found none: {report.first_failure}")
@@ -100,16 +100,27 @@ class _Supervised:
 
     def __init__(self, report: Report, store: ObservationStore | Unstored) -> None:
         self.first_failure = ""
-        self._report, self._store, self._n_written = report, store, store.committed_seq
+        self._report, self._store = report, store
+        self._epoch, self._n_written, self._n_put_aside = store.epoch, store.committed_seq, 0
         self.heard, self.state, self.failing = report.heard, report.state, report.failing
         self.summary, self.close = report.summary, report.close
 
     def observed(self, observation: Observation, detections: Sequence[Detection]) -> None:
         """Health is a code that was written, not a process that is alive."""
+        self.tell_renewed()
+        if self._store.epoch != self._epoch:  # a new database counts from 0
+            self._epoch, self._n_written = self._store.epoch, 0
         if self._store.committed_seq > self._n_written:
             self._n_written = self._store.committed_seq
             notify("WATCHDOG=1")
         self._report.observed(observation, detections)
+
+    def tell_renewed(self) -> None:
+        """Tell of the damaged databases that were put aside since the last time."""
+        put_aside = self._store.put_aside
+        for damaged in put_aside[self._n_put_aside :]:
+            self._report.state("store_begun_anew", damaged=shown(damaged))
+        self._n_put_aside = len(put_aside)
 
     def lost(self, gap: Gap, sample_rate_hz: int) -> None:
         """Pass on lost sound."""

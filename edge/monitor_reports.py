@@ -127,6 +127,7 @@ def summary_record(totals: Totals, real_time_factor: float | None) -> dict[str, 
         "n_detections": totals.n_detections,
         "n_skipped": totals.n_skipped,
         "n_gaps": totals.n_gaps,
+        "n_clips_lost": totals.n_clips_lost,
         "seconds_audio": round(totals.seconds_audio, 3),
         "real_time_factor": None if real_time_factor is None else round(real_time_factor, 6),
     }
@@ -155,6 +156,7 @@ def summary_line(totals: Totals, real_time_factor: float | None) -> str:
     parts.append(_count(totals.n_detections, "detection"))
     parts += [_count(n, what) for n, what in ((totals.n_gaps, "gap"),) if n]
     parts += [f"{totals.n_skipped} skipped"] if totals.n_skipped else []
+    parts += [f"{_count(totals.n_clips_lost, 'clip')} lost"] if totals.n_clips_lost else []
     return ", ".join(parts)
 
 

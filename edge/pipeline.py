@@ -88,6 +88,7 @@ class Totals:
     n_detections: int = 0
     n_gaps: int = 0
     n_skipped: int = 0
+    n_clips_lost: int = 0
     seconds_audio: float = 0.0
     busy_s: float = 0.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from edge.observation import Detection, Observation
@@ -16,6 +17,7 @@ class Unstored:
         self.device_id = device_id or "recorder"
         self.epoch = secrets.randbits(63) if epoch is None else epoch
         self.next_seq = 0
+        self.put_aside: tuple[Path, ...] = ()
 
     @property
     def committed_seq(self) -> int:

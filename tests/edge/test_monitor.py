@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 from contextlib import suppress
@@ -29,6 +30,7 @@ from edge.observation import Instant
 from edge.pipeline import Totals
 from edge.stopping import Stop
 from edge.store_reader import StoreReader
+from edge.store_tables import StoreTables
 from edge.systemd import notify
 from edge.watchlist import Watchlist, write_watchlist
 
@@ -286,6 +288,42 @@ def test_a_damaged_store_is_put_aside_and_told(
     assert Path(renewed["damaged"]).read_bytes()[:64] == bytes(64)
     with StoreReader.open("fieldcube.sqlite") as reader:
         assert len(list(reader.observations())) == summary["n_windows"]
+
+
+def test_a_store_that_is_put_aside_while_it_is_written_is_told_and_health_goes_on(
+    base: list[str], write_tones: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tones(Path("a.wav"), (2500, 3))
+    Path("c.toml").write_text("[monitor]\ncommit_interval_s = 0\n", encoding="utf-8")
+    told: list[str] = []
+    monkeypatch.setattr(monitor, "notify", told.append)
+    write, n_written = StoreTables.write, iter(range(100))
+
+    def fail_once(*arguments: Any) -> None:
+        if next(n_written) == 2:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+        write(*arguments)
+
+    monkeypatch.setattr(StoreTables, "write", fail_once)
+    assert monitor.main([*base, "--input", "a.wav", "--config", "c.toml", "--json"]) == 0
+    _, *detections, _ = lines(capsys)
+    (renewed,) = [line for line in detections if line["type"] != "detection"]
+    assert renewed["state"] == "store_begun_anew"
+    assert detections.index(renewed) == 2  # before the first that the new store has
+    assert Path(renewed["damaged"]).is_file()
+    assert told == ["READY=1", *["WATCHDOG=1"] * 5, "STOPPING=1"]
+
+
+def test_clips_that_are_lost_are_counted(
+    base: list[str], write_tones: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tones(Path("a.wav"), (500, 3))
+    Path("clips").write_bytes(b"no folder")
+    arguments = [*base, "--input", "a.wav", "--no-store", "--clips", "clips"]
+    assert monitor.main([*arguments, "--json"]) == 0
+    assert lines(capsys)[-1]["n_clips_lost"] == 1
+    assert monitor.main(arguments) == 0
+    assert capsys.readouterr().out.endswith(", 1 clip lost\n")
 
 
 def test_a_store_that_fails_is_a_state(capsys: pytest.CaptureFixture[str]) -> None:
