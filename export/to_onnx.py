@@ -49,7 +49,7 @@ def export_text(
         encode = onnx_text(file, small.tokenizer_json)
         found = np.stack([encode(q) for q in queries])
         maps = retrieval(reference, audio, source.parity), retrieval(found, audio, source.parity)
-        rows.append(compare(name, file, reference, found, *maps, is_float))
+        rows.append(compare(name, file, reference, found, *maps, is_float, len(source.parity.samples)))
     deployed = onnx_text(small_file, small.tokenizer_json)
     part = text_part(small_file, "weights 4/8 bits", small.tokenizer_json, MAX_TOKENS, deployed)
     return part, deployed, rows, reference
@@ -74,7 +74,14 @@ def export_audio(
         found = np.stack([encode(window) for window in source.parity.samples])
         rows.append(
             compare(
-                name, file, reference, found, reference_map, retrieval(text, found, source.parity), is_float
+                name,
+                file,
+                reference,
+                found,
+                reference_map,
+                retrieval(text, found, source.parity),
+                is_float,
+                len(found),
             )
         )
     tolerance = float(np.quantile(np.abs(found - reference), 0.999))

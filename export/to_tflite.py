@@ -73,7 +73,14 @@ def export_audio(
         found = np.stack([encode(window) for window in source.parity.samples])
         rows.append(
             compare(
-                name, file, reference, found, reference_map, retrieval(text, found, source.parity), is_float
+                name,
+                file,
+                reference,
+                found,
+                reference_map,
+                retrieval(text, found, source.parity),
+                is_float,
+                len(found),
             )
         )
     tolerance = float(np.quantile(np.abs(found - reference), 0.999))

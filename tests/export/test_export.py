@@ -150,11 +150,13 @@ def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
 
 
 def test_each_limit_is_named():
-    row = parity.ParityRow("g", 1, 0.5, 0.9, 0.8, 0.5, -0.2, True)
+    row = parity.ParityRow("g", 1, 0.5, 0.9, 0.8, 0.5, -0.2, True, 100)
     assert len(row.failures()) == 4
-    with pytest.raises(parity.ParityError, match="mAP change -20"):
+    with pytest.raises(parity.ParityError, match=r"mAP change -20.00 points, limit -2.0"):
         parity.require_parity([row])
-    parity.require_parity([parity.ParityRow("g", 1, 0.0, 1.0, 1.0, 0.5, 0.0, True)])
+    parity.require_parity([parity.ParityRow("g", 1, 0.0, 1.0, 1.0, 0.5, -0.019, True, 100)])
+    assert parity.ParityRow("text x", 1, 0.0, 1.0, 0.96, 0.5, 0.0, False, 100).failures() == []
+    assert len(parity.ParityRow("audio x", 1, 0.0, 1.0, 0.96, 0.5, 0.0, False, 100).failures()) == 1
 
 
 def test_figures_land_in_manifest_and_card(exported, tmp_path):
