@@ -25,6 +25,8 @@ from edge.config import Config, read_config
 from edge.encoder import AudioEncoder, compile_queries, open_audio_encoder
 from edge.errors import FieldcubeError, UsageError
 from edge.matcher import Matcher
+from edge.store_schema import store_path
+from edge.utf8 import print_utf8
 from edge.watchlist import Watchlist, load_watchlist
 from edge.windows import hop_samples
 
@@ -35,6 +37,7 @@ _EXAMPLE = """example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run edge-check; return 0, 1 when something would fail in the field, 2 for bad usage."""
+    print_utf8(sys.stdout)
     args = _parse_arguments(argv)
     try:
         config = _configuration(args)
@@ -161,7 +164,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--threads", type=int, metavar="N", help="of the encoder (1)")
     add("--hop", type=float, metavar="SECONDS", help="from window to window (half a window)")
     add("--queries", type=Path, metavar="FILE", help="watchlist to check")
-    add("--store", type=Path, metavar="PATH", help="where the database will be (./fieldcube.sqlite)")
+    add("--store", type=store_path, metavar="PATH", help="where the database will be (./fieldcube.sqlite)")
     add("--clips", type=Path, metavar="FOLDER", help="where clips will be (beside the store)")
     add("--device-id", metavar="NAME", help="of this recorder (as its store knows)")
     add("--microphone", nargs="?", const="", metavar="NAME", help="check this microphone; no name = default")

@@ -16,7 +16,7 @@ from edge.bundle import Bundle, default_bundle
 from edge.clips import ClipWriter
 from edge.config import STDIN, Audio, Config
 from edge.encoder import AudioEncoder, compile_queries, open_audio_encoder
-from edge.errors import AudioError, BundleError, FieldcubeError, UsageError
+from edge.errors import AudioError, BundleError, FieldcubeError
 from edge.matcher import Matcher
 from edge.monitor_arguments import configuration, parse_arguments
 from edge.monitor_reports import JsonReport, PlainReport, Report
@@ -30,6 +30,7 @@ from edge.ticks import with_ticks
 from edge.unstored import Unstored
 from edge.utf8 import print_utf8, shown
 from edge.watchlist import Watchlist, load_watchlist
+from edge.windows import hop_samples
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +61,7 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         )
     watchlist = _watchlist(bundle, config)  # the text encoder is gone when the other one is opened
     encoder = open_audio_encoder(bundle, config.encoder.runtime, config.encoder.threads)
-    hop_samples = _hop_samples(config.monitor.hop_s, encoder)
+    hop = hop_samples(config.monitor.hop_s, encoder.window_samples, encoder.sample_rate_hz)
     matcher = Matcher(watchlist, bundle.manifest.decoys, bundle.manifest.calibration)
     source = _source(config.audio, encoder.sample_rate_hz)
     is_live = not config.audio.input or STDIN in config.audio.input
@@ -81,10 +82,10 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         clips = _clips(config, encoder)
         if clips is not None:
             stack.callback(clips.close)
-        _tell_start(report, bundle, encoder, watchlist, hop_samples)
+        _tell_start(report, bundle, encoder, watchlist, hop)
         notify("READY=1")
         started_s = time.perf_counter()
-        pipeline = Pipeline(encoder, matcher, store, clips, report, hop_samples, totals=totals)
+        pipeline = Pipeline(encoder, matcher, store, clips, report, hop, totals=totals)
         events = with_ticks(source.events()) if is_live else source.events()
         pipeline.run(stop.until_asked(events))
         notify("STOPPING=1")
@@ -163,21 +164,6 @@ def _source(audio: Audio, rate_hz: int) -> AudioSource:
     )
 
 
-def _hop_samples(hop_s: float | None, encoder: AudioEncoder) -> int:
-    """Return the hop; half a window by default, so that every sound of up to half a window is whole in one.
-
-    Raises UsageError for a hop over which sound would be passed unheard.
-    """
-    if hop_s is None:
-        return max(1, encoder.window_samples // 2)
-    window_s = encoder.window_samples / encoder.sample_rate_hz
-    if not 0 < hop_s <= window_s:
-        raise UsageError(
-            f"--hop: expected more than 0 and at most a window ({window_s:g} s), found {hop_s:g}"
-        )
-    return max(1, round(hop_s * encoder.sample_rate_hz))
-
-
 def _store(config: Config, no_store: bool) -> ObservationStore | Unstored:
     device_id = config.deployment.device_id
     if no_store:
@@ -217,7 +203,7 @@ def _report(
 
 
 def _tell_start(
-    report: Report, bundle: Bundle, encoder: AudioEncoder, watchlist: Watchlist, hop_samples: int
+    report: Report, bundle: Bundle, encoder: AudioEncoder, watchlist: Watchlist, hop: int
 ) -> None:
     """Tell with what the recorder listens."""
     manifest = bundle.manifest
@@ -228,7 +214,7 @@ def _tell_start(
         runtime=encoder.runtime,
         queries=sum(not query.decoy for query in watchlist.queries),
         window_s=encoder.window_samples / encoder.sample_rate_hz,
-        hop_s=hop_samples / encoder.sample_rate_hz,
+        hop_s=hop / encoder.sample_rate_hz,
     )
 
 

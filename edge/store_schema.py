@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,6 +116,9 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # counts only while the file is empty
+        _version(
+            connection, path, sys.maxsize
+        )  # another program's database stays as it is: WAL would mark it
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # NORMAL loses acknowledged rows in a power cut
         connection.execute("PRAGMA secure_delete = OFF")  # Debian's default overwrites every folded tail row

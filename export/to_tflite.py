@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def audio_to_tflite(model: DeployedAudio, window_samples: int, file: Path) -> No
     """Write float samples [1, window_samples] -> logits [1, n_bits]."""
     import litert_torch
 
-    litert_torch.convert(model, (torch.zeros(1, window_samples),)).export(str(file))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converter warns about its own internals
+        litert_torch.convert(model, (torch.zeros(1, window_samples),)).export(str(file))
 
 
 def quantize_weights(float_file: Path, int8_file: Path) -> None:

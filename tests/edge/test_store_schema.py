@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 from pathlib import Path
@@ -84,3 +85,14 @@ def test_an_older_schema_is_not_read_before_it_is_migrated(tmp_path: Path) -> No
     connection.close()
     with pytest.raises(StoreError, match="of schema version 1, found an empty database; run edge-monitor"):
         StoreReader.open(tmp_path / "a.sqlite")
+
+
+def test_another_programs_database_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "photos.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE photo (name TEXT)")
+        other.commit()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program's SQLite database"):
+        store_schema.connect_writer(path)
+    assert path.read_bytes() == before

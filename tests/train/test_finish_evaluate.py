@@ -26,7 +26,9 @@ def test_finish_writes_a_checkpoint_that_says_how_it_was_made(trained, tmp_path,
     monkeypatch.setattr(finish, "SentenceTower", lambda source: ToneTower(data))
     monkeypatch.setattr("train.calibrate.WATCHLIST_SIZES", (2, 3))
     monkeypatch.setattr(finish, "MIX_SNR_DB", (-40.0, 10.0))  # some tones drown: their nearest query is wrong
-    monkeypatch.setattr(finish, "read_sounds", lambda: {"decoys": ["wind"]})  # two dozen would win over 64 bits
+    monkeypatch.setattr(
+        finish, "read_sounds", lambda: {"decoys": ["wind"]}
+    )  # two dozen would win over 64 bits
     finish.finish(TINY, data, model, tmp_path / "tiny.safetensors")
     notes = load_checkpoint(tmp_path / "tiny.safetensors").notes
     assert notes.calibration is not None
