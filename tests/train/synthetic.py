@@ -23,8 +23,8 @@ TINY = settings_from(
         # the settings of a first training from nothing: the starter's would collapse in so few steps
         "objective": {"alignment": 1.0, "hash_contrast": 1.0, "code_temperature": 0.07},
         "schedule": {
-            "pretrain_steps": 40,
-            "hash_steps": 40,
+            "pretrain_steps": 100,
+            "hash_steps": 60,
             "batch": 16,
             "checkpoint_every": 20,
             "warmup_steps": 5,

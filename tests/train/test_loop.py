@@ -53,7 +53,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data, tmp_path):
 
     def step(self, *arguments, **options):
         calls["n"] += 1
-        if calls["n"] == 47:  # in the second phase, between two checkpoints
+        if calls["n"] == 123:  # in the second phase, between two checkpoints
             raise StoppedError
         return original(self, *arguments, **options)
 
