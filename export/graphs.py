@@ -7,6 +7,7 @@ import logging
 import warnings
 from pathlib import Path
 
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -80,7 +81,21 @@ def _export(model: nn.Module, inputs: tuple[Tensor, ...], file: Path, **options:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
         program = torch.onnx.export(model, inputs, dynamo=True, opset_version=OPSET, verbose=False, **options)
-    program.save(str(file), external_data=False)
+    model = program.model_proto
+    strip_traces(model)
+    onnx.save(model, file)
+
+
+def strip_traces(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes of its own run in every node: stack traces, with paths of the machine, a tenth of the file."""
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for item in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+        tensor.doc_string = ""
 
 
 def audio_to_onnx(model: DeployedAudio, window_samples: int, file: Path) -> None:

@@ -113,6 +113,32 @@ def retrieval(text: NDArray[np.float32], audio: NDArray[np.float32], windows: La
     return mean_average_precision(hamming_table(text, audio), np.arange(len(text)), windows.classes)
 
 
+def compare_audio(
+    graphs: Sequence[tuple[str, Path, bool]],
+    open_graph: Callable[[Path], Encode],
+    reference: NDArray[np.float32],
+    text: NDArray[np.float32],
+    windows: LabelledWindows,
+) -> tuple[list[ParityRow], float]:
+    """Run audio graphs (title, file, is it the float one) over the windows.
+
+    Args:
+        reference: PyTorch's logits of the windows [n, n_bits]; text: logits of windows.queries.
+
+    Returns:
+        A row for each graph, and the tolerance of the last: the 99.9th percentile of |difference| of its logits.
+    """
+    reference_map = retrieval(text, reference, windows)
+    rows, tolerance = [], 0.0
+    for title, file, is_float in graphs:
+        encode = open_graph(file)
+        found = np.stack([encode(window) for window in windows.samples])
+        maps = reference_map, retrieval(text, found, windows)
+        rows.append(compare(title, file, reference, found, *maps, is_float, len(found)))
+        tolerance = float(np.quantile(np.abs(found - reference), 0.999))
+    return rows, tolerance
+
+
 def print_rows(rows: Sequence[ParityRow], n_windows: int, console: Console) -> None:
     """Print the parity table."""
     table = Table(title=f"parity with PyTorch on {n_windows} real inputs")

@@ -27,7 +27,7 @@ from edge.errors import FieldcubeError
 from export import sources
 from export.assemble import Part, assemble, audio_part, text_part
 from export.graphs import audio_to_onnx, text_to_onnx
-from export.parity import ParityRow, compare, print_rows, require_parity, retrieval
+from export.parity import ParityRow, compare, compare_audio, print_rows, require_parity, retrieval
 from export.quantize import quantize_audio, quantize_text
 from export.runtimes import EncodeSentence, onnx_audio, onnx_text
 from train.text_tower import MAX_TOKENS
@@ -66,25 +66,8 @@ def export_audio(
         f"audio: quantise to int8, front end in float, ranges from {len(source.calibration)} windows"
     )
     quantize_audio(float_file, int8_file, source.calibration)
-    reference = source.reference_audio()
-    reference_map = retrieval(text, reference, source.parity)
-    rows, found = [], reference
-    for name, file, is_float in (("audio float", float_file, True), ("audio int8", int8_file, False)):
-        encode = onnx_audio(file)
-        found = np.stack([encode(window) for window in source.parity.samples])
-        rows.append(
-            compare(
-                name,
-                file,
-                reference,
-                found,
-                reference_map,
-                retrieval(text, found, source.parity),
-                is_float,
-                len(found),
-            )
-        )
-    tolerance = float(np.quantile(np.abs(found - reference), 0.999))
+    graphs = (("audio float", float_file, True), ("audio int8", int8_file, False))
+    rows, tolerance = compare_audio(graphs, onnx_audio, source.reference_audio(), text, source.parity)
     return audio_part(source, "onnx", "int8", int8_file, onnx_audio(int8_file), tolerance), rows
 
 

@@ -30,7 +30,7 @@ from edge.errors import FieldcubeError
 from export import sources
 from export.assemble import Part, assemble, audio_part, code_space_of, existing
 from export.graphs import DeployedAudio
-from export.parity import ParityRow, compare, print_rows, require_parity, retrieval
+from export.parity import ParityRow, compare_audio, print_rows, require_parity
 from export.runtimes import EncodeSentence, onnx_text, tflite_audio
 from export.to_onnx import export_text, parity_figures
 
@@ -65,28 +65,8 @@ def export_audio(
     audio_to_tflite(source.audio, source.checkpoint.settings.audio.window_samples, float_file)
     console.print("audio: weights to int8, front end and arithmetic in float")
     quantize_weights(float_file, int8_file)
-    reference = source.reference_audio()
-    reference_map = retrieval(text, reference, source.parity)
-    rows, found = [], reference
-    for name, file, is_float in (
-        ("audio TFLite float", float_file, True),
-        ("audio TFLite int8 weights", int8_file, False),
-    ):
-        encode = tflite_audio(file)
-        found = np.stack([encode(window) for window in source.parity.samples])
-        rows.append(
-            compare(
-                name,
-                file,
-                reference,
-                found,
-                reference_map,
-                retrieval(text, found, source.parity),
-                is_float,
-                len(found),
-            )
-        )
-    tolerance = float(np.quantile(np.abs(found - reference), 0.999))
+    graphs = (("audio TFLite float", float_file, True), ("audio TFLite int8 weights", int8_file, False))
+    rows, tolerance = compare_audio(graphs, tflite_audio, source.reference_audio(), text, source.parity)
     return audio_part(source, "tflite", "int8 weights", int8_file, tflite_audio(int8_file), tolerance), rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -112,6 +113,14 @@ def test_exporters_without_arguments_write_one_bundle_with_both_runtimes(exporte
     assert bundle.manifest.calibration is not None
     assert bundle.manifest.licence in (exported / "MODEL_CARD.md").read_text()
     assert bundle.manifest.code_space == assemble.code_space_of(load_checkpoint())
+
+
+def test_nothing_of_the_machine_that_exported_travels(exported):
+    here = str(Path(__file__).resolve().parents[2]).encode()
+    for file in exported.iterdir():
+        content = file.read_bytes()
+        assert here not in content, file.name
+        assert b"site-packages" not in content, file.name
 
 
 def test_golden_outputs_are_what_the_recorder_computes(exported):
