@@ -40,6 +40,34 @@ def cosine_table(
     return 1 - a @ b.T
 
 
+def sigmoid_table(
+    queries: NDArray[np.float32], items: NDArray[np.float32], n_bits: int | None = None
+) -> NDArray[np.float32]:
+    """Sum of |sigmoid(query logit) - bit of the item| over the bits: the Hamming distance to expect if each query bit were drawn with its own probability, [n_queries, n_items]."""
+    sure = np.tanh(queries[:, :n_bits] / 2)  # 2 sigmoid - 1
+    return asymmetric_table(sure, items[:, :n_bits]) + (1 - np.abs(sure)).sum(axis=1, keepdims=True) / 2
+
+
+def precision_of_hits(
+    hits: NDArray[np.bool_], n_relevant: NDArray[np.int64], k: int, normaliser: Normaliser
+) -> NDArray[np.float64]:
+    """AP@k of ranked answers.
+
+    Args:
+        hits: [n_queries, depth], whether the answer at each rank is relevant; ranks beyond depth count as misses.
+        n_relevant: [n_queries], relevant items in the database.
+        normaliser: "retrieved" divides by the relevant items in the top k (authors of the paper), "relevant" by min(k, n_relevant) (INQUIRE).
+
+    Returns:
+        [n_queries]; 0 where there is nothing to divide by.
+    """
+    top = hits[:, :k]
+    precision = np.cumsum(top, axis=1) / np.arange(1, top.shape[1] + 1)
+    total = (precision * top).sum(axis=1)
+    n = top.sum(axis=1) if normaliser == "retrieved" else np.minimum(k, n_relevant)
+    return np.divide(total, n, out=np.zeros(len(hits)), where=n > 0)
+
+
 def average_precision(
     distances: NDArray[np.float32],
     relevant: NDArray[np.bool_],
@@ -54,14 +82,9 @@ def average_precision(
         normaliser: divide by the relevant items retrieved in the top k, or (INQUIRE) by min(k, number of relevant items).
     """
     random = np.random.default_rng(seed)
-    values = []
-    for _ in range(N_SHUFFLES):
-        order = random.permutation(len(distances))
-        hits = relevant[order[np.argsort(distances[order], kind="stable")]][:k]
-        n = hits.sum() if normaliser == "retrieved" else min(k, int(relevant.sum()))
-        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-        values.append(float((precision * hits).sum() / n) if n else 0.0)
-    return float(np.mean(values))
+    orders = [random.permutation(len(distances)) for _ in range(N_SHUFFLES)]
+    hits = np.stack([relevant[order[np.argsort(distances[order], kind="stable")]] for order in orders])
+    return float(precision_of_hits(hits, relevant.sum(keepdims=True), k, normaliser).mean())
 
 
 def mean_average_precision(
