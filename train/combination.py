@@ -90,12 +90,6 @@ def compose(parts: NDArray[np.float32]) -> NDArray[np.float32]:
     return composed
 
 
-def farthest_part(tables: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Distance to a question all of whose parts must hold, as that of its farthest part, [n_parts, n_items] -> [n_items]."""
-    farthest: NDArray[np.float32] = tables.max(axis=0)
-    return farthest
-
-
 def conjunctions(
     item_queries: Sequence[Sequence[int]], n_parts: int = 2, least: int = 1
 ) -> list[Conjunction]:

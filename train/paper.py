@@ -10,6 +10,7 @@ from importlib import resources
 from rich.table import Table
 
 AVERAGE = "Avg"
+PREFIX = " prefix"  # ends the name of codes of ours that are the first bits of longer ones
 TABLES = {
     "I": "text-to-image mAP@1000, iNaturalist 2024",
     "II": "text-to-audio mAP@1000, iNatSounds 2024",
@@ -81,13 +82,15 @@ def beside(
     for column in columns.values():
         printed.add_column(column, justify="right")
     shown = list(dict.fromkeys(f.representation for f in theirs))
-    for representation in [*shown, *(r for r in ours if r not in shown)]:
+    rest = [r for r in ours if r.removesuffix(PREFIX) not in shown]
+    for representation in [*shown, *rest]:
         for encoder in encoders:
             figures = paper_row(table, encoder, representation)
             if figures:
                 printed.add_row(f"{encoder} (paper)", representation, *cells(figures, columns))
-        if representation in ours:
-            printed.add_row(name, representation, *cells(ours[representation], columns))
+        for own in dict.fromkeys((representation, f"{representation}{PREFIX}")):
+            if own in ours:
+                printed.add_row(name, own, *cells(ours[own], columns))
     return printed
 
 

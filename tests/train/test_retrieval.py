@@ -13,7 +13,6 @@ from train.combination import (
     compose,
     conjunctions,
     evened,
-    farthest_part,
     fuse,
     place_logits,
     with_place,
@@ -220,6 +219,3 @@ def test_a_composed_question_is_nearest_to_what_has_both_parts():
     items = np.stack([parts.sum(axis=0), parts[0], parts[1], random.normal(size=256)]).astype(np.float32)
     question = compose(parts * np.array([[10.0], [0.1]], dtype=np.float32))  # scale of a part does not count
     assert np.argsort(hamming_table(question[None], items)[0])[0] == 0
-    tables = hamming_table(parts, items)
-    assert farthest_part(tables).argmin() == 0
-    assert farthest_part(tables).tolist() == tables.max(axis=0).tolist()
