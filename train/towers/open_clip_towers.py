@@ -1,0 +1,173 @@
+"""BioCLIP, BioCLIP-2, BioCLIP-2.5, BioCAP and every other open_clip model with a plain CLIP text tower."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge.bundle import ImageInput
+from train.lora import LoraSettings
+from train.torchvision_ops import make_torchvision_importable
+from train.towers.clip_tokenizer import clip_tokenizer_json
+from train.towers.pair import TowerError, TowerPair
+
+OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+RESIZE = "shortest-side-bicubic-centre-crop"
+# the whole attention of every block, both towers
+LORA = LoraSettings(
+    observation_targets=r"visual\.transformer\.resblocks\.\d+\.attn",
+    text_targets=r"tower\.transformer\.resblocks\.\d+\.attn",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A published model."""
+
+    hub: str
+    licence: str
+
+
+KNOWN = {
+    "bioclip": Known("hf-hub:imageomics/bioclip", "MIT"),
+    "bioclip-2": Known("hf-hub:imageomics/bioclip-2", "MIT"),
+    "bioclip-2.5": Known("hf-hub:imageomics/bioclip-2.5-vith14", "MIT"),
+    "biocap": Known("hf-hub:imageomics/biocap", "MIT"),
+}
+
+
+class ClipVision(nn.Module):
+    """Pixels -> features."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map float32 [batch, 3, size, size] to [batch, n_features]."""
+        features: Tensor = self.visual(pixels)
+        return features
+
+
+class ClipText(nn.Module):
+    """Token ids -> features. Attention looks back only, so a sentence needs no padding: what comes after its end mark changes nothing."""
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Map int [batch, n_tokens] to [batch, n_features]; the mask is not needed."""
+        del attention_mask
+        tower, n_tokens = self.tower, input_ids.shape[1]
+        x = (
+            tower.token_embedding(input_ids) + tower.positional_embedding[:n_tokens]
+        )  # [batch, n_tokens, width]
+        x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:n_tokens, :n_tokens]))
+        end = input_ids.argmax(dim=1)  # the end mark has the highest id
+        pooled = (x * nn.functional.one_hot(end, n_tokens).unsqueeze(2).to(x.dtype)).sum(
+            dim=1
+        )  # [batch, width]
+        projection = tower.text_projection
+        features: Tensor = projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
+        return features
+
+
+def open_clip_pair(
+    source: str, spec: str, name: str | None = None, licence: str = "see the model's page"
+) -> TowerPair:
+    """Open `hf-hub:ORG/NAME`, `local-dir:/folder` (open_clip_config.json + open_clip_model.safetensors) or an architecture with random weights.
+
+    Raises TowerError: a folder without its files, a hub out of reach, an architecture that is not known, a text tower of another kind.
+    """
+    make_torchvision_importable()
+    import open_clip
+
+    if spec.startswith("local-dir:"):
+        _require_files(Path(spec.removeprefix("local-dir:")), source)
+    is_random = ":" not in spec
+    if is_random and spec not in open_clip.list_models():
+        near = [each for each in open_clip.list_models() if each.lower().startswith(spec.lower()[:5])][:8]
+        raise TowerError(
+            f"{source}: expected hf-hub:ORG/NAME, local-dir:/folder or a name of open_clip, found {spec!r}"
+            + (f"; it knows {', '.join(near)}" if near else "")
+        )
+    model = _created(open_clip, spec, source)
+    visual, text = model.visual, getattr(model, "text", None)
+    if (
+        text is None
+        or type(text).__name__ != "TextTransformer"
+        or text.attn_mask is None
+        or text.cls_emb is not None
+    ):
+        raise TowerError(
+            f"{source}: expected a CLIP text tower (causal, no class token), found {type(text).__name__}; this model is not supported"
+        )
+    size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
+    mean = tuple(getattr(visual, "image_mean", None) or OPENAI_MEAN)
+    std = tuple(getattr(visual, "image_std", None) or OPENAI_STD)
+    tokenizer_file = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
+    vision = ClipVision(visual).eval()
+    with torch.no_grad():
+        n_features = int(vision(torch.zeros(1, 3, size, size)).shape[1])
+    return TowerPair(
+        name=name or _short_name(spec),
+        source=source,
+        modality="image",
+        observation=vision,
+        text=ClipText(text).eval(),
+        input=ImageInput(int(size), mean, std, RESIZE),
+        tokenizer_json=clip_tokenizer_json(tokenizer_file, text.context_length),
+        max_tokens=text.context_length,
+        pad_id=0,
+        n_features=n_features,
+        lora=LORA,
+        licence="none: random weights" if is_random else licence,
+        temperature=1 / float(model.logit_scale.detach().exp()),
+    )
+
+
+def _created(open_clip: Any, spec: str, source: str) -> Any:
+    logging.getLogger().addFilter(_is_not_about_random_weights)
+    torch.manual_seed(0)  # random weights are the same every time
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own use of other libraries
+            return open_clip.create_model(spec, force_custom_text=True).eval()
+    except Exception as error:  # the hub's errors have no common class
+        hint = (
+            "; without a network, fetch the model elsewhere and give open_clip:local-dir:/folder"
+            if spec.startswith("hf-hub:")
+            else ""
+        )
+        raise TowerError(
+            f"{source}: expected a model that open_clip can open, found: {_first_line(error)}{hint}"
+        ) from error
+
+
+def _is_not_about_random_weights(record: logging.LogRecord) -> bool:
+    """Drop open_clip's warnings that an architecture by name has no weights: it was asked for so."""
+    return "No pretrained weights" not in record.getMessage()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
+def _require_files(folder: Path, source: str) -> None:
+    for file in ("open_clip_config.json", "open_clip_model.safetensors"):
+        if not (folder / file).is_file():
+            raise TowerError(
+                f"{source}: expected {folder / file}, found none; give the folder that holds both files of the model"
+            )
+
+
+def _short_name(spec: str) -> str:
+    return spec.rsplit("/", 1)[-1].rsplit(":", 1)[-1].lower()
