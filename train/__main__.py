@@ -9,7 +9,6 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -18,34 +17,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 from rich.logging import RichHandler
 
 from edge.errors import FieldcubeError
+from train import evaluate_command
 
 if TYPE_CHECKING:
     from train.loop import StarterModel
     from train.prepare import TrainingData
     from train.settings import RunSettings
 
+# Each adds its commands: add_parser(commands) makes parsers whose default `run` takes the arguments and returns the exit code.
+# At import they load nothing heavy: a command brings torch in when it runs.
+MODULES = (evaluate_command,)
 
-def _add_common(parser: argparse.ArgumentParser, preset: str | None) -> None:
+
+def _add_common(parser: argparse.ArgumentParser, preset: str) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets (docs/data.md)")
-    if preset:
-        parser.add_argument(
-            "--preset", default=preset, help="name of a preset or a TOML file (default %(default)s)"
-        )
-        parser.add_argument("--out", type=Path, required=True, help="folder of the run: state, checkpoint")
-        parser.add_argument(
-            "--cache",
-            type=Path,
-            default=Path.home() / ".cache" / "fieldcube",
-            help="decoded audio (default %(default)s)",
-        )
-        parser.add_argument(
-            "--device", default="auto", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)"
-        )
-        parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    parser.add_argument(
+        "--preset", default=preset, help="name of a preset or a TOML file (default %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run: state, checkpoint")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path.home() / ".cache" / "fieldcube",
+        help="decoded audio (default %(default)s)",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,19 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train a preset; run it again to go on where it stopped")
     _add_common(run, "starter")
+    run.set_defaults(run=run_preset)
     folds = commands.add_parser(
         "folds", help="train five times, each without another fifth, and pool the held-out birds"
     )
     _add_common(folds, "starter_folds")
-    evaluate = commands.add_parser("evaluate", help="measure a bundle on the held-out recordings")
-    _add_common(evaluate, None)
-    evaluate.add_argument(
-        "--bundle", type=Path, default=None, help="bundle folder (default: the starter in edge/starter)"
-    )
-    evaluate.add_argument(
-        "--runtime", choices=("onnx", "tflite"), action="append", help="default: every one in the bundle"
-    )
-    evaluate.add_argument("--json", type=Path, help="write the figures here")
+    folds.set_defaults(run=run_folds)
+    for module in MODULES:
+        module.add_parser(commands)
     return parser
 
 
@@ -88,7 +85,7 @@ def _train_one(
     return data, train(settings, data, out, device, start)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_preset(arguments: argparse.Namespace) -> int:
     """Train one preset to its checkpoint."""
     from train.finish import finish
     from train.settings import read_preset
@@ -99,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def folds(arguments: argparse.Namespace) -> int:
+def run_folds(arguments: argparse.Namespace) -> int:
     """Measure the phoebe birds on every fifth of their recordings.
 
     One first phase without any phoebe recording (nor copies of them in other sets) serves all folds; then five short runs of
@@ -138,26 +135,14 @@ def folds(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Measure a bundle."""
-    from edge.bundle import Bundle, default_bundle
-    from train.evaluate import evaluate_bundle
-
-    folder = arguments.bundle or default_bundle()
-    present = [e.runtime for e in Bundle.load(folder).manifest.encoders if e.modality == "audio"]
-    figures = evaluate_bundle(folder, arguments.data, arguments.runtime or present, Console(width=120))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return 0
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(show_path=False)])
     logging.getLogger("train").setLevel(logging.INFO)
     try:
-        return {"run": run, "folds": folds, "evaluate": evaluate}[arguments.command](arguments)
+        code: int = arguments.run(arguments)
+        return code
     except FieldcubeError as error:
         print(f"train: error: {error}", file=sys.stderr)
         return error.exit_code
