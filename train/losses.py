@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from train.distributed import sum_over_processes
+
 DiversityForm = Literal["code", "paper"]
 
 
@@ -31,11 +33,12 @@ def diversity(logits: Tensor, form: DiversityForm = "code", eps: float = 0.05) -
     -1/2 logdet(I + b / B^2 V^T V) (no eps, divided by B twice); it moves by 0.15 nats between collapse and perfect spread, so it hardly acts.
 
     Args:
-        logits: [B, b], rows of one modality. Computed in float32 whatever the dtype.
+        logits: [B, b], rows of one modality, of all processes together. Computed in float32 whatever the dtype.
     """
     rows = F.normalize(logits.float(), dim=1)
-    n_rows, n_bits = rows.shape
-    gram = rows.T @ rows  # [b, b]
+    n_bits = rows.shape[1]
+    gram = sum_over_processes(rows.T @ rows)  # [b, b]
+    n_rows = float(sum_over_processes(torch.tensor(float(len(rows)), device=rows.device)))
     identity = torch.eye(n_bits, device=rows.device)
     if form == "paper":
         return -0.5 * torch.logdet(identity + n_bits / n_rows**2 * gram)

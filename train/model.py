@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from train.distributed import BatchNorm
 from train.torchvision_ops import make_torchvision_importable
 
 
@@ -174,20 +174,26 @@ class StarterTower(nn.Module):
 
 
 class HashCoder(nn.Module):
-    """The head: feature vector -> one logit per bit. Linear - ReLU - Linear - BatchNorm, affine off."""
+    """The head: feature vector -> one logit per bit. Linear - ReLU - Linear - BatchNorm, affine off.
 
-    def __init__(self, n_features: int, n_bits: int) -> None:
+    large: GELU and a hidden layer of max(2 n_features, 2048).
+    """
+
+    def __init__(self, n_features: int, n_bits: int, large: bool = False) -> None:
         super().__init__()
-        self.hidden = nn.Linear(n_features, n_features)
-        self.bits = nn.Linear(n_features, n_bits)
-        self.norm = nn.BatchNorm1d(n_bits, affine=False)
+        n_hidden = max(2 * n_features, 2048) if large else n_features
+        self.hidden = nn.Linear(n_features, n_hidden)
+        self.activation: nn.Module = nn.GELU() if large else nn.ReLU()
+        self.bits = nn.Linear(n_hidden, n_bits)
+        self.norm = BatchNorm(n_bits, affine=False)
         for layer in (self.hidden, self.bits):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map [batch, n_features] to logits [batch, n_bits]."""
-        return self.norm(self.bits(F.relu(self.hidden(features))))
+        logits: Tensor = self.norm(self.bits(self.activation(self.hidden(features))))
+        return logits
 
     def folded(self) -> nn.Sequential:
         """The same map for inference, with the BatchNorm folded into the last Linear."""
@@ -196,7 +202,7 @@ class HashCoder(nn.Module):
         with torch.no_grad():
             bits.weight.copy_(self.bits.weight * scale[:, None])
             bits.bias.copy_((self.bits.bias - self.norm.running_mean) * scale)
-        return nn.Sequential(self.hidden, nn.ReLU(), bits).eval()
+        return nn.Sequential(self.hidden, self.activation, bits).eval()
 
 
 class AudioEncoder(nn.Module):

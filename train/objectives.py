@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from edge.errors import ConfigError
 from train import losses
+from train.distributed import all_rows, is_distributed, rank, sum_over_processes
 
 Kind = Literal["crovca", "contrastive"]
 
@@ -71,18 +72,34 @@ def _terms_of(text: Tensor, observation: Tensor, classes: Tensor, o: HashObjecti
     signs = losses.soft_sign(text), losses.soft_sign(observation)
     both = torch.cat([text, observation])
     return {
-        "contrast": o.alignment * code_contrast(*signs, classes, o.temperature),
+        "contrast": o.alignment
+        * code_contrast(*(all_rows(s) for s in signs), all_rows(classes), o.temperature),
         "quantisation": o.quantisation * (both.abs() - 1).abs().mean(),
-        "balance": o.balance * torch.stack([sign.mean(dim=0).abs().mean() for sign in signs]).mean(),
+        "balance": o.balance * torch.stack([_mean_row(sign).abs().mean() for sign in signs]).mean(),
     }
 
 
 def first_of_each(classes: Tensor) -> Tensor:
-    """Index of the first row of each class, int64 [n_distinct]."""
+    """Index of the rows of this process that are the first of their class in the whole batch, int64 [n]."""
+    if is_distributed():
+        n = len(classes)
+        first = _first_rows(all_rows(classes))
+        own = first[(first >= rank() * n) & (first < (rank() + 1) * n)]
+        return own - rank() * n
+    return _first_rows(classes)
+
+
+def _first_rows(classes: Tensor) -> Tensor:
     rows = torch.arange(len(classes), device=classes.device)
     _, inverse = torch.unique(classes, return_inverse=True)
     first = torch.full((int(inverse.max()) + 1,), len(classes), device=classes.device)
     return first.scatter_reduce(0, inverse, rows, "amin")
+
+
+def _mean_row(rows: Tensor) -> Tensor:
+    """Mean over the rows of all processes, [n_bits]."""
+    n = sum_over_processes(torch.tensor(float(len(rows)), device=rows.device))
+    return sum_over_processes(rows.sum(dim=0)) / n
 
 
 def code_contrast(text: Tensor, observation: Tensor, classes: Tensor, temperature: float) -> Tensor:

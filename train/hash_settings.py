@@ -1,0 +1,106 @@
+"""One hashing run as one TOML preset: which encoder, which data, LoRA, objective, schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge.errors import ConfigError
+from train.objectives import HashObjective
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True, slots=True)
+class LoraOverrides:
+    """LoRA of the live phase; targets "" = the tower's own preset."""
+
+    rank: int = 16
+    alpha: float = 16.0
+    dropout: float = 0.1
+    observation_targets: str = ""
+    text_targets: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HashSchedule:
+    """Epochs, batch and rates (METHOD's defaults: 5 epochs, the first with frozen towers)."""
+
+    frozen_epochs: int = 1  # heads alone, from cached features
+    epochs: int = 4  # heads and LoRA, live
+    batch: int = 256  # items of all processes together
+    accumulate: int = (
+        1  # parts of a batch of each process whose gradients are added; statistics are those of a part
+    )
+    rate: float = 1e-3
+    final_rate: float = 1e-6
+    weight_decay: float = 1e-2
+    views: int = 2  # augmented views of each item in the feature cache
+    balanced: bool = True  # species are drawn evenly
+    checkpoint_every: int = 200  # steps
+    workers: int = 2  # processes that read and decode
+    bf16: bool = True
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HashRunSettings:
+    """All of a preset."""
+
+    name: str
+    encoder: str
+    dataset: str = ""
+    n_bits: int = 256
+    large_head: bool = False
+    seed: int = 1
+    objective: HashObjective = field(default_factory=HashObjective)
+    lora: LoraOverrides = field(default_factory=LoraOverrides)
+    schedule: HashSchedule = field(default_factory=HashSchedule)
+
+
+SECTIONS = {"objective": HashObjective, "lora": LoraOverrides, "schedule": HashSchedule}
+
+
+def _build(kind: type, values: dict[str, Any], where: str) -> Any:
+    known = {each.name for each in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; expected one of {', '.join(sorted(known))}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def hash_settings_from(values: dict[str, Any], where: str) -> HashRunSettings:
+    """Build settings from nested dicts; an unknown key, a missing one or a section of another kind is a ConfigError."""
+    values = dict(values)
+    for section, kind in SECTIONS.items():
+        if section in values:
+            if not isinstance(values[section], dict):
+                raise ConfigError(f"{where}: expected a table [{section}], found {values[section]!r}")
+            values[section] = _build(kind, values[section], f"{where} [{section}]")
+    for key in ("name", "encoder"):
+        if key not in values:
+            raise ConfigError(f"{where}: expected the key {key}, found none")
+    settings: HashRunSettings = _build(HashRunSettings, values, where)
+    if settings.n_bits not in (16, 32, 64, 128, 192, 256):
+        raise ConfigError(f"{where} n_bits: expected 16, 32, 64, 128, 192 or 256, found {settings.n_bits}")
+    return settings
+
+
+def read_hash_preset(preset: str) -> HashRunSettings:
+    """Read a preset by name (a file of train/presets with an encoder in it) or by path."""
+    folder = Path(__file__).parent / "presets"
+    path = Path(preset) if "/" in preset or preset.endswith(".toml") else folder / f"{preset}.toml"
+    if not path.is_file():
+        names = sorted(p.stem for p in folder.glob("*.toml") if "\nencoder" in p.read_text(encoding="utf-8"))
+        raise ConfigError(f"{path}: expected a preset, found none; presets here: {', '.join(names)}")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: expected TOML, found: {error}") from error
+    return hash_settings_from(values, str(path))
