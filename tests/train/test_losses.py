@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from train.losses import alignment, diversity, multi_positive_cross_entropy, soft_sign
+from train.losses import (
+    alignment,
+    diversity,
+    log_determinant,
+    multi_positive_cross_entropy,
+    soft_sign,
+)
 
 
 def test_alignment_is_small_where_both_views_have_the_same_bits():
@@ -30,6 +36,17 @@ def test_code_form_tells_collapse_from_spread_and_paper_form_hardly_does():
     moves = {form: float(diversity(collapsed, form) - diversity(spread, form)) for form in ("code", "paper")}
     assert moves["code"] == pytest.approx(3.0, abs=0.1)
     assert moves["paper"] == pytest.approx(0.152, abs=0.005)
+
+
+def test_log_determinant_is_that_of_torch_with_its_gradient():
+    torch.manual_seed(0)
+    rows = torch.randn(20, 8, dtype=torch.float64)
+    ours = (torch.eye(8) + rows.T @ rows).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    for matrix, function in ((ours, log_determinant), (theirs, torch.logdet)):
+        (3 * function(matrix)).backward()
+    torch.testing.assert_close(log_determinant(ours), torch.logdet(theirs))
+    torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 def test_diversity_is_float32_under_autocast():
