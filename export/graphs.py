@@ -75,7 +75,7 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     return module
 
 
-def _export(model: nn.Module, inputs: tuple[Tensor, ...], file: Path, **options: object) -> None:
+def export_onnx(model: nn.Module, inputs: tuple[Tensor, ...], file: Path, **options: object) -> None:
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -101,7 +101,7 @@ def strip_traces(model: onnx.ModelProto) -> None:
 def audio_to_onnx(model: DeployedAudio, window_samples: int, file: Path) -> None:
     """Write samples [batch, window_samples] -> logits [batch, n_bits]."""
     batch = torch.export.Dim("batch")
-    _export(
+    export_onnx(
         model,
         (torch.zeros(2, window_samples),),
         file,
@@ -117,7 +117,7 @@ def text_to_onnx(model: DeployedText, file: Path) -> None:
     shape = {0: batch, 1: n_tokens}
     # two tensors, not one used twice: the exporter would take them for the same input
     ids, mask = torch.ones(2, 7, dtype=torch.int64), torch.ones(2, 7, dtype=torch.int64)
-    _export(
+    export_onnx(
         model,
         (ids, mask),
         file,

@@ -26,8 +26,8 @@ class ProjectionHead(nn.Module):
             self.bits.bias.copy_(-(mean @ matrix))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map [batch, n_features] to logits [batch, n_bits]."""
-        logits: Tensor = self.bits(F.normalize(features, dim=1))
+        """Map [..., n_features] to logits [..., n_bits]."""
+        logits: Tensor = self.bits(F.normalize(features, dim=-1))
         return logits
 
     def folded(self) -> ProjectionHead:

@@ -63,8 +63,8 @@ class ClipText(nn.Module):
         self.tower = tower
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Map int [batch, n_tokens] to [batch, n_features]; the mask is not needed."""
-        del attention_mask
+        """Map int [batch, n_tokens] to [batch, n_features]."""
+        input_ids = input_ids * attention_mask  # padding is id 0
         tower, n_tokens = self.tower, input_ids.shape[1]
         x = (
             tower.token_embedding(input_ids) + tower.positional_embedding[:n_tokens]
