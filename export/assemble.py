@@ -40,7 +40,7 @@ from edge.bundle import (
 )
 from edge.codes import pack
 from edge.errors import FieldcubeError
-from export.model_card import write_card
+from export.model_card import STARTER_LIMITS, STARTER_MADE, write_card
 from export.runtimes import EncodeSentence, EncodeWindow
 from export.sources import Source
 from train.checkpoint import Checkpoint
@@ -106,9 +106,44 @@ def text_part(
     )
 
 
-def code_space_of(checkpoint: Checkpoint) -> str:
-    """Codes of one checkpoint may be compared, whatever runtime or precision made them."""
-    return new_code_space(checkpoint.notes.name.replace("_", "-"), checkpoint.sha256)
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a bundle says of itself, whatever it was made from. Codes of one release may be compared, whatever runtime or precision made them."""
+
+    name: str
+    code_space: str
+    n_bits: int
+    licence: str
+    licence_note: str
+    calibration: dict[str, Any] | None  # coefficient, intercept, n_pairs, source
+    decoys: tuple[str, ...]
+    provenance: dict[str, Any]  # train_run, data, classes, ...
+    made: tuple[str, ...]  # how, line by line, for the model card
+    limits: str
+
+
+def release_of(checkpoint: Checkpoint) -> Release:
+    """The release of a checkpoint of `python -m train run`."""
+    notes = checkpoint.notes
+    return Release(
+        notes.name,
+        new_code_space(notes.name.replace("_", "-"), checkpoint.sha256),
+        checkpoint.settings.n_bits,
+        notes.licence,
+        notes.licence_note,
+        notes.calibration,
+        notes.decoys,
+        {
+            "train_run": notes.train_run,
+            "data": notes.data,
+            "checkpoint": checkpoint.sha256,
+            "fold": checkpoint.settings.data.fold,
+            "licences": checkpoint.settings.data.licences,
+            "classes": list(notes.queries),
+        },
+        STARTER_MADE,
+        STARTER_LIMITS,
+    )
 
 
 def commit_id() -> str:
@@ -136,13 +171,13 @@ def existing(folder: Path, code_space: str) -> Bundle | None:
 
 def assemble(
     folder: Path,
-    checkpoint: Checkpoint,
+    release: Release,
     parts: Sequence[Part],
     encode_text: EncodeSentence,
     figures: dict[str, Any],
 ) -> Bundle:
-    """Write a bundle of `parts`, keeping encoders of other runtimes from a bundle of the same checkpoint in `folder`."""
-    code_space, notes, n_bits = code_space_of(checkpoint), checkpoint.notes, checkpoint.settings.n_bits
+    """Write a bundle of `parts`, keeping encoders of other runtimes from a bundle of the same release in `folder`."""
+    code_space, n_bits = release.code_space, release.n_bits
     before = existing(folder, code_space)
     files: dict[str, bytes] = {}
     entries: list[EncoderEntry] = []
@@ -169,7 +204,7 @@ def assemble(
             EncoderEntry(part.modality, part.runtime, part.precision, part.name, sha256, part.input)
         )
         arrays = golden.setdefault(part.modality, {})
-        arrays["inputs" if part.modality == "audio" else "texts"] = part.golden_inputs
+        arrays["texts" if part.modality == "text" else "inputs"] = part.golden_inputs
         arrays[f"logits_{part.runtime}"] = part.golden_logits
         arrays[f"codes_{part.runtime}"] = pack(part.golden_logits, n_bits)
         tolerances[part.modality] = max(part.tolerance, tolerances.get(part.modality, 0.0))
@@ -183,24 +218,21 @@ def assemble(
             GoldenEntry(modality, name, hashlib.sha256(files[name]).hexdigest(), tolerances[modality])
         )
     manifest = Manifest(
-        name=notes.name,
+        name=release.name,
         version="1",
         code_space=code_space,
         code_bits=n_bits,
         encoders=tuple(sorted(entries, key=lambda e: (e.modality, e.runtime))),
-        calibration=Calibration(method="logistic", **notes.calibration) if notes.calibration else None,
-        decoys=tuple(Decoy(text, pack(encode_text(text), n_bits).tobytes()) for text in notes.decoys),
+        calibration=Calibration(method="logistic", **release.calibration) if release.calibration else None,
+        decoys=tuple(Decoy(text, pack(encode_text(text), n_bits).tobytes()) for text in release.decoys),
         golden=tuple(golden_entries),
-        licence=notes.licence,
-        licence_note=notes.licence_note,
+        licence=release.licence,
+        licence_note=release.licence_note,
         provenance={
-            "train_run": notes.train_run,
             "commit": commit_id(),
-            "data": notes.data,
-            "checkpoint": checkpoint.sha256,
-            "fold": checkpoint.settings.data.fold,
-            "licences": checkpoint.settings.data.licences,
-            "classes": list(notes.queries),
+            **release.provenance,
+            "made": list(release.made),
+            "limits": release.limits,
         },
         figures=figures,
     )

@@ -76,6 +76,7 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
 
 
 def export_onnx(model: nn.Module, inputs: tuple[Tensor, ...], file: Path, **options: object) -> None:
+    """Write a module as one ONNX file without traces of this machine; options: of torch.onnx.export."""
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():

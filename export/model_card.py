@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge.bundle import Manifest
+from edge.bundle import AudioInput, ImageInput, Manifest
 
-LIMITS = """- It knows the sounds listed above in recordings like those that trained it; it has not been tested on other recorders, and most of
+STARTER_LIMITS = """- It knows the sounds listed above in recordings like those that trained it; it has not been tested on other recorders, and most of
   its species were heard in one recording only.
 - A sentence about a sound that it never heard still gets a code and a nearest window. Read `edge-search` results as a ranking, not
   as an identification.
@@ -15,6 +15,12 @@ LIMITS = """- It knows the sounds listed above in recordings like those that tra
   at a noisy site is less certain than stated until alarms are calibrated at the site.
 - Sentences with "not" or "without" are refused: sentence encoders ignore negation.
 - Nothing above 15.5 kHz is heard: no bats."""
+
+
+STARTER_MADE = (
+    "Text: all-MiniLM-L6-v2 (Apache-2.0), frozen, with a trained hash head; table cut to ASCII word pieces, weights 4 and 8 bits.",
+    "Audio: log-mel inside the graph (float), a small ResNet and a hash head, trained from scratch.",
+)
 
 
 def _figure_rows(figures: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -26,6 +32,21 @@ def _figure_rows(figures: Mapping[str, Any], prefix: str = "") -> list[str]:
             shown = f"{value:.4g}" if isinstance(value, float) else str(value)
             rows.append(f"| {prefix}{key} | {shown} |")
     return rows
+
+
+def _what_it_encodes(manifest: Manifest) -> str:
+    """Name the inputs: sentences, windows of so many seconds, pictures."""
+    found = []
+    for entry in manifest.encoders:
+        each = entry.input
+        if isinstance(each, AudioInput):
+            found.append(f"{each.window_samples / each.sample_rate_hz:g} s windows of sound")
+        elif isinstance(each, ImageInput):
+            found.append("pictures")
+        else:
+            found.append("sentences")
+    shown = " and ".join(sorted(set(found), key=lambda what: what != "sentences"))
+    return shown[:1].upper() + shown[1:]
 
 
 def write_card(manifest: Manifest, sizes: Mapping[str, int]) -> str:
@@ -44,7 +65,7 @@ def write_card(manifest: Manifest, sizes: Mapping[str, int]) -> str:
     lines = [
         f"# {manifest.name} {manifest.version}",
         "",
-        f"Sentences and 5 s windows of sound -> {manifest.code_bits}-bit codes. Code space `{manifest.code_space}`.",
+        f"{_what_it_encodes(manifest)} -> {manifest.code_bits}-bit codes. Code space `{manifest.code_space}`.",
         "",
         "## Licence of the weights",
         "",
@@ -60,8 +81,7 @@ def write_card(manifest: Manifest, sizes: Mapping[str, int]) -> str:
         "",
         f"- Data: {manifest.provenance['data']}",
         f"- Run: {manifest.provenance['train_run']}; commit {manifest.provenance['commit']}; presets in `train/presets`, data in `docs/data.md`.",
-        "- Text: all-MiniLM-L6-v2 (Apache-2.0), frozen, with a trained hash head; table cut to ASCII word pieces, weights 4 and 8 bits.",
-        "- Audio: log-mel inside the graph (float), a small ResNet and a hash head, trained from scratch.",
+        *(f"- {line}" for line in manifest.provenance.get("made", STARTER_MADE)),
         f"- Calibration: {rule}",
         f"- Decoys: {'; '.join(d.text for d in manifest.decoys)}",
         "",
@@ -77,7 +97,7 @@ def write_card(manifest: Manifest, sizes: Mapping[str, int]) -> str:
         "",
         "## Limits",
         "",
-        LIMITS,
+        manifest.provenance.get("limits", STARTER_LIMITS),
         "",
     ]
     return "\n".join(lines)

@@ -25,7 +25,7 @@ if __name__ == "__main__":  # run as a file: the packages lie beside this folder
 
 from edge.errors import FieldcubeError
 from export import sources
-from export.assemble import Part, assemble, audio_part, text_part
+from export.assemble import Part, assemble, audio_part, release_of, text_part
 from export.graphs import audio_to_onnx, text_to_onnx
 from export.parity import ParityRow, compare, compare_audio, print_rows, require_parity, retrieval
 from export.quantize import quantize_audio, quantize_text
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_rows(rows, len(source.parity.samples), console)
         require_parity(rows)
         figures = parity_figures(rows, len(source.parity.samples))
-        bundle = assemble(arguments.out, source.checkpoint, [audio, text], encode_text, figures)
+        bundle = assemble(arguments.out, release_of(source.checkpoint), [audio, text], encode_text, figures)
     except FieldcubeError as error:
         print(f"to_onnx: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -28,7 +28,7 @@ if __name__ == "__main__":  # run as a file: the packages lie beside this folder
 from edge.bundle import TextInput
 from edge.errors import FieldcubeError
 from export import sources
-from export.assemble import Part, assemble, audio_part, code_space_of, existing
+from export.assemble import Part, assemble, audio_part, existing, release_of
 from export.graphs import DeployedAudio
 from export.parity import ParityRow, compare_audio, print_rows, require_parity
 from export.runtimes import EncodeSentence, onnx_text, tflite_audio
@@ -74,7 +74,7 @@ def text_of(
     source: sources.Source, out: Path, folder: Path, console: Console
 ) -> tuple[list[Part], EncodeSentence, list[ParityRow]]:
     """The text encoder of a bundle of this checkpoint in `out`, or a new export of it."""
-    bundle = existing(out, code_space_of(source.checkpoint))
+    bundle = existing(out, release_of(source.checkpoint).code_space)
     for entry in bundle.manifest.encoders if bundle else ():
         if bundle is not None and isinstance(entry.input, TextInput):
             console.print(f"text: keep the encoder of {out}")
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_rows(rows, len(source.parity.samples), console)
         require_parity(rows)
         figures = parity_figures(rows, len(source.parity.samples))
-        bundle = assemble(arguments.out, source.checkpoint, [audio, *parts], encode_text, figures)
+        bundle = assemble(arguments.out, release_of(source.checkpoint), [audio, *parts], encode_text, figures)
     except FieldcubeError as error:
         print(f"to_tflite: error: {error}", file=sys.stderr)
         return error.exit_code

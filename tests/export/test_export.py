@@ -112,7 +112,7 @@ def test_exporters_without_arguments_write_one_bundle_with_both_runtimes(exporte
     assert sum(f.stat().st_size for f in exported.iterdir()) <= 30e6
     assert bundle.manifest.calibration is not None
     assert bundle.manifest.licence in (exported / "MODEL_CARD.md").read_text()
-    assert bundle.manifest.code_space == assemble.code_space_of(load_checkpoint())
+    assert bundle.manifest.code_space == assemble.release_of(load_checkpoint()).code_space
 
 
 def test_nothing_of_the_machine_that_exported_travels(exported):
@@ -142,7 +142,7 @@ def test_golden_outputs_are_what_the_recorder_computes(exported):
 def test_the_committed_starter_is_of_the_committed_checkpoint():
     from edge.bundle import default_bundle
 
-    assert Bundle.load(default_bundle()).manifest.code_space == assemble.code_space_of(load_checkpoint())
+    assert Bundle.load(default_bundle()).manifest.code_space == assemble.release_of(load_checkpoint()).code_space
     assert DEFAULT.stat().st_size <= 8e6
 
 
