@@ -30,10 +30,20 @@ def n_processes() -> int:
     return dist.get_world_size() if is_distributed() else 1
 
 
-def join(device: str) -> None:
-    """Join the other processes where torchrun started this one: nccl on GPUs, gloo on CPUs."""
+def join(device: str) -> str:
+    """Join the other processes where torchrun started this one (nccl on GPUs, gloo on CPUs); returns this process's own device."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    if device == "cuda" and is_distributed():
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    return device
+
+
+def wait() -> None:
+    """Wait until every process has come here."""
+    if is_distributed():
+        dist.barrier()
 
 
 def leave() -> None:
@@ -77,14 +87,16 @@ def all_rows(rows: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over processes."""
+    """Replace each gradient by its mean over processes, in one exchange."""
     if not is_distributed():
         return
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        dist.all_reduce(parameter.grad)
-        parameter.grad /= n_processes()
+    trained = [p for p in parameters if p.requires_grad]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= n_processes()
+    for parameter, mean in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+        parameter.grad = mean.view_as(parameter)
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -35,8 +35,8 @@ class HashSchedule:
     frozen_epochs: int = 1  # heads alone, from cached features
     epochs: int = 4  # heads and LoRA, live
     batch: int = 256  # items of all processes together
-    accumulate: int = (
-        1  # parts of a batch of each process whose gradients are added; statistics are those of a part
+    part: int = (
+        0  # items that are in a tower at once, 0 = all; loss and statistics stay those of the whole batch
     )
     rate: float = 1e-3
     final_rate: float = 1e-6
