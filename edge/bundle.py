@@ -18,19 +18,18 @@ from edge.durable import sync_folder
 from edge.errors import BundleError, CodeSpaceError
 from edge.manifest import (
     FORMAT_VERSION,
-    AudioInput,
     Calibration,
     Decoy,
     EncoderEntry,
     GoldenEntry,
-    ImageInput,
+    HeadEntry,
     Manifest,
     Modality,
     Runtime,
-    TextInput,
     format_manifest,
     parse_manifest,
 )
+from edge.manifest_inputs import AudioInput, ImageInput, TextInput
 from edge.onnx_protobuf import onnx_has_external_data
 
 if TYPE_CHECKING:
@@ -44,6 +43,7 @@ __all__ = [
     "Decoy",
     "EncoderEntry",
     "GoldenEntry",
+    "HeadEntry",
     "ImageInput",
     "Manifest",
     "Modality",
@@ -110,6 +110,15 @@ class Bundle:
             self._refuse_external_data(entry.file, content)
         return content
 
+    def read_head(self, entry: EncoderEntry) -> bytes | None:
+        """Return the bytes of the head of an encoder in two files, checked as read does; None where it is in one."""
+        if entry.head is None:
+            return None
+        content = self._read_checked(entry.head.file, entry.head.sha256)
+        if entry.runtime == "onnx":
+            self._refuse_external_data(entry.head.file, content)
+        return content
+
     def read_tokenizer(self, entry: EncoderEntry) -> bytes:
         """Return the checked bytes of the tokenizer of a text encoder."""
         if not isinstance(entry.input, TextInput):
@@ -135,15 +144,23 @@ class Bundle:
                     ) from error
         return None
 
+    def read_all(self, entry: EncoderEntry) -> None:
+        """Check every file of an encoder: the graph, the head where it is another file, the tokenizer of text."""
+        self.read(entry)
+        self.read_head(entry)
+        if isinstance(entry.input, TextInput):
+            self.read_tokenizer(entry)
+
     def verify(self) -> None:
         """Check every file of the manifest; raises one BundleError with a line for each that fails."""
         failures: list[str] = []
-        entries: list[EncoderEntry | GoldenEntry] = [*self.manifest.encoders, *self.manifest.golden]
+        entries: tuple[EncoderEntry | GoldenEntry, ...] = (*self.manifest.encoders, *self.manifest.golden)
         for entry in entries:
             try:
-                self.read(entry)
-                if isinstance(entry, EncoderEntry) and isinstance(entry.input, TextInput):
-                    self.read_tokenizer(entry)
+                if isinstance(entry, EncoderEntry):
+                    self.read_all(entry)
+                else:
+                    self.read(entry)
             except BundleError as error:
                 failures.append(str(error))
         if failures:

@@ -1,75 +1,29 @@
-"""manifest.json of a bundle: each file, its sha256, and all that is needed to use it. FORMAT_VERSION = 1."""
+"""manifest.json of a bundle: each file, its sha256, and all that is needed to use it. FORMAT_VERSION = 1.
+
+A bundle with an encoder in two files has SPLIT_FORMAT_VERSION = 2: who knows only version 1 must not take the features
+of a tower for logits.
+"""
 
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
 
 from edge import require
 from edge.errors import BundleError
+from edge.manifest_inputs import AudioInput, ImageInput, TextInput, require_plain_name, require_sha256
 
 FORMAT_VERSION = 1
+SPLIT_FORMAT_VERSION = 2
 
 Modality = Literal["audio", "image", "text"]
 Runtime = Literal["onnx", "tflite"]
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_MAX = 2**31 - 1
 _PROVENANCE_KEYS = ("train_run", "commit", "data")
+_OPTIONAL_KEYS = ("pad_id", "head")  # written only where they say something
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class AudioInput:
-    """Input of an audio encoder: float32 mono [window_samples] in [-1, 1] at sample_rate_hz."""
-
-    sample_rate_hz: int
-    window_samples: int
-
-    def __post_init__(self) -> None:
-        require.integer(BundleError, "sample_rate_hz", self.sample_rate_hz, 1, _MAX)
-        require.integer(BundleError, "window_samples", self.window_samples, 1, _MAX)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageInput:
-    """Input of an image encoder: RGB, size x size pixels, (x / 255 - mean) / std for each channel.
-
-    resize: how an image becomes square, for example "shortest-side-centre-crop".
-    """
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize: str
-
-    def __post_init__(self) -> None:
-        require.integer(BundleError, "size", self.size, 1, _MAX)
-        for name, triple, low in (("mean", self.mean, -math.inf), ("std", self.std, 1e-9)):
-            if not isinstance(triple, tuple) or len(triple) != 3:
-                raise require.wrong(BundleError, name, "three numbers", triple)
-            for value in triple:
-                require.number(BundleError, name, value, low, math.inf)
-        require.text(BundleError, "resize", self.resize)
-
-
-@dataclass(frozen=True, slots=True)
-class TextInput:
-    """Input of a text encoder: token ids from a tokenizers file, at most max_tokens of them."""
-
-    max_tokens: int
-    tokenizer: str
-    tokenizer_sha256: str
-
-    def __post_init__(self) -> None:
-        require.integer(BundleError, "max_tokens", self.max_tokens, 1, _MAX)
-        _require_plain_name("tokenizer", self.tokenizer)
-        _require_sha256("tokenizer_sha256", self.tokenizer_sha256)
-
 
 _INPUTS: dict[str, type[AudioInput] | type[ImageInput] | type[TextInput]] = {
     "audio": AudioInput,
@@ -79,10 +33,32 @@ _INPUTS: dict[str, type[AudioInput] | type[ImageInput] | type[TextInput]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderEntry:
-    """One encoder file: what it encodes (modality), what runs it (runtime), its numbers (precision).
+class HeadEntry:
+    """The second file of an encoder whose tower and head are two, run by the same runtime.
 
-    file: plain name inside the bundle; output: name of its output tensor, float32 [1, code_bits] logits.
+    features: name of the tower's output and of the head's input, float32 [1, n_features].
+    """
+
+    file: str
+    sha256: str
+    precision: str
+    n_features: int
+    features: str = "features"
+
+    def __post_init__(self) -> None:
+        require_plain_name("file", self.file)
+        require_sha256("sha256", self.sha256)
+        require.text(BundleError, "precision", self.precision)
+        require.integer(BundleError, "n_features", self.n_features, 1, 2**31 - 1)
+        require.text(BundleError, "features", self.features)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderEntry:
+    """One encoder: what it encodes (modality), what runs it (runtime), its numbers (precision).
+
+    file: plain name inside the bundle; output: name of the tensor with the logits, float32 [1, code_bits].
+    head: None where file holds the whole encoder; else file is the tower, and output one of the head.
     size_bytes: of the file as found by Bundle.load, 0 where it was left off; not part of the manifest.
     """
 
@@ -93,16 +69,21 @@ class EncoderEntry:
     sha256: str
     input: AudioInput | ImageInput | TextInput
     output: str = "logits"
+    head: HeadEntry | None = None
     size_bytes: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         require.one_of(BundleError, "modality", self.modality, get_args(Modality))
         require.one_of(BundleError, "runtime", self.runtime, get_args(Runtime))
         require.text(BundleError, "precision", self.precision)
-        _require_plain_name("file", self.file)
-        _require_sha256("sha256", self.sha256)
+        require_plain_name("file", self.file)
+        require_sha256("sha256", self.sha256)
         require.instance(BundleError, "input", self.input, (_INPUTS[self.modality],))
         require.text(BundleError, "output", self.output)
+        if self.head is not None:
+            require.instance(BundleError, "head", self.head, (HeadEntry,))
+            if self.head.file == self.file:
+                raise BundleError(f"head.file: expected another file than the tower's, found {self.file!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +123,9 @@ class Decoy:
 class GoldenEntry:
     """A .npz (no pickle) with inputs and the outputs expected of every runtime.
 
-    audio: inputs [n, window_samples], logits_onnx and logits_tflite float32 [n, code_bits], codes_onnx and
-    codes_tflite uint8 [n, code_bits // 8]; text: texts (unicode), logits_onnx, codes_onnx.
+    inputs: of audio int16 or float32 [n, window_samples]; of images uint8 [n, height, width, 3], RGB before it is
+    resized; texts (unicode) of text. For each runtime that the bundle has: logits_onnx or logits_tflite float32
+    [n, code_bits], codes_onnx or codes_tflite uint8 [n, code_bits // 8].
     tolerance: |golden logit| above which a bit must be equal on any CPU.
     """
 
@@ -154,8 +136,8 @@ class GoldenEntry:
 
     def __post_init__(self) -> None:
         require.one_of(BundleError, "modality", self.modality, get_args(Modality))
-        _require_plain_name("file", self.file)
-        _require_sha256("sha256", self.sha256)
+        require_plain_name("file", self.file)
+        require_sha256("sha256", self.sha256)
         require.number(BundleError, "tolerance", self.tolerance, 0.0, 1e6)
 
 
@@ -164,7 +146,8 @@ class Manifest:
     """All of manifest.json.
 
     code_space: id of the encoders whose codes may be compared; code_bits: 64, 128, 192 or 256.
-    provenance: at least train_run, commit, data; figures: measured, by name. Raises BundleError when invalid.
+    provenance: at least train_run, commit, data; figures: measured, by name; format_version: raised to
+    SPLIT_FORMAT_VERSION where an encoder is split. Raises BundleError when invalid.
     """
 
     name: str
@@ -182,7 +165,9 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        require.one_of(BundleError, "format_version", self.format_version, (FORMAT_VERSION,))
+        require.one_of(
+            BundleError, "format_version", self.format_version, (FORMAT_VERSION, SPLIT_FORMAT_VERSION)
+        )
         for name in ("name", "version", "code_space", "licence"):
             require.text(BundleError, name, getattr(self, name))
         require.text(BundleError, "licence_note", self.licence_note, may_be_empty=True)
@@ -198,6 +183,8 @@ class Manifest:
                 raise BundleError(
                     f"decoys[{i}].code: expected {self.code_bits} bits (code_bits), found {found}"
                 )
+        if any(entry.head for entry in self.encoders):
+            object.__setattr__(self, "format_version", SPLIT_FORMAT_VERSION)
         kinds = [(entry.modality, entry.runtime) for entry in self.encoders]
         if len(set(kinds)) < len(kinds) or not kinds:
             shown = ", ".join(f"{modality}/{runtime}" for modality, runtime in kinds) or "none"
@@ -215,9 +202,9 @@ def parse_manifest(content: bytes, file: str) -> Manifest:
         root = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{file}: expected JSON in UTF-8, found {error}") from error
-    require.version(
-        BundleError, file, root, FORMAT_VERSION, "use the bundle and the fieldcube of one release"
-    )
+    is_split = isinstance(root, Mapping) and root.get("format_version") == SPLIT_FORMAT_VERSION
+    version = SPLIT_FORMAT_VERSION if is_split else FORMAT_VERSION
+    require.version(BundleError, file, root, version, "use the bundle and the fieldcube of one release")
     names = [each.name for each in fields(Manifest)]
     root = dict(require.keys(BundleError, file, root, names))
     try:
@@ -236,6 +223,10 @@ def format_manifest(manifest: Manifest) -> bytes:
     root = asdict(manifest)
     for entry in root["encoders"]:
         del entry["size_bytes"]
+        for holder in (entry, entry["input"]):
+            for key in _OPTIONAL_KEYS:
+                if key in holder and holder[key] is None:
+                    del holder[key]
     for decoy in root["decoys"]:
         decoy["code"] = decoy["code"].hex()
     root = {"format_version": root.pop("format_version"), **root}
@@ -251,11 +242,14 @@ def _items(root: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
 def _encoder(item: object, at: str) -> EncoderEntry:
     """Build one encoder entry; its modality says which input it has."""
     names = [each.name for each in fields(EncoderEntry) if each.name != "size_bytes"]
+    required = [name for name in names if name not in _OPTIONAL_KEYS]
     values = {
-        name: value for name, value in require.keys(BundleError, at, item, names).items() if name in names
+        name: value for name, value in require.keys(BundleError, at, item, required).items() if name in names
     }
     require.one_of(BundleError, f"{at}.modality", values["modality"], get_args(Modality))
     values["input"] = _build(_INPUTS[values["modality"]], values["input"], f"{at}.input")
+    if values.get("head") is not None:
+        values["head"] = _build(HeadEntry, values["head"], f"{at}.head")
     return _build(EncoderEntry, values, at)
 
 
@@ -272,24 +266,12 @@ def _decoy(item: object, at: str) -> Decoy:
 def _build(kind: type[_T], item: object, at: str) -> _T:
     """Build a dataclass from a JSON object: every field a key, lists as tuples; at: place for errors."""
     names = [each.name for each in fields(kind) if each.name != "size_bytes"]  # type: ignore[arg-type]
-    values = require.keys(BundleError, at, item, names)
+    values = require.keys(BundleError, at, item, [name for name in names if name not in _OPTIONAL_KEYS])
+    given = {name: values[name] for name in names if name in values}
     try:
-        return kind(**{n: tuple(v) if isinstance(v := values[n], list) else v for n in names})
+        return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
     except BundleError as error:
         raise BundleError(f"{at}.{error}") from error
-
-
-def _require_plain_name(name: str, value: object) -> None:
-    """Require a file name that cannot leave the bundle: no separator, no drive, not hidden."""
-    require.text(BundleError, name, value)
-    text = str(value)
-    if any(mark in text for mark in "/\\:\0") or text.startswith(".") or text == "manifest.json":
-        raise require.wrong(BundleError, name, "a plain file name inside the bundle", value)
-
-
-def _require_sha256(name: str, value: object) -> None:
-    if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise require.wrong(BundleError, name, "a sha256 of 64 lower-case hexadecimal digits", value)
 
 
 def _require_entries(name: str, value: tuple[object, ...], kind: type) -> None:

@@ -280,8 +280,8 @@ def test_a_missing_key_is_named(tmp_path: Path, keys: tuple[Any, ...], where: st
     [
         (
             ("format_version",),
-            2,
-            "expected format_version 1, found 2; use the bundle and the fieldcube of one release",
+            3,
+            "expected format_version 1, found 3; use the bundle and the fieldcube of one release",
         ),
         (("code_bits",), 100, "code_bits: expected one of 64, 128, 192, 256, found 100"),
         (("code_bits",), 128, "decoys[0].code: expected 128 bits (code_bits), found 256 bits"),
