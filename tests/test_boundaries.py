@@ -32,6 +32,7 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
         "config": frozenset({"config"}),
         "sound": frozenset({"audio", "microphone", "clock", "guano", "recording_time", "resampling", "riff"}),
         "windows": frozenset({"windows"}),
+        "pictures": frozenset({"images", "picture_files"}),
         "encoder": frozenset({"encoder", "onnx_encoder", "tflite_encoder"}),
         "calibration": frozenset({"calibration"}),
         "matcher": frozenset({"matcher"}),
@@ -49,12 +50,14 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
     },
 )
 # Families of one layer that may know another: a watchlist carries codes of a bundle's code space; windows and clips are made of a
-# source's events; an example sound is cut into windows; the nearest query is accepted by its probability.
+# source's events; a picture has a time as a recording has; an example is cut into windows, or read as a picture; the nearest query
+# is accepted by its probability.
 NEIGHBOURS = {
     "watchlist": {"bundle", "codes"},
     "windows": {"sound"},
     "clips": {"sound", "windows"},
-    "encoder": {"sound", "windows"},
+    "pictures": {"sound"},
+    "encoder": {"sound", "windows", "pictures"},
     "matcher": {"calibration"},
 }
 CONTRACTS = {"errors", *(name for layer in LAYERS[1:3] for family in layer.values() for name in family)}
@@ -64,10 +67,13 @@ PACKAGES: dict[str, dict[str, set[str] | None]] = {
     "edge": {},
     "train": {"edge": CONTRACTS},
     "export": {
-        "edge": CONTRACTS | {"encoder"},
-        "train": {"checkpoint", "data", "metrics", "model", "prepare", "text_tower", "texts", "windows"},
+        "edge": CONTRACTS | {"encoder", "images"},
+        "train": {
+            "checkpoint", "data", "dataset_examples", "examples", "hash_checkpoint", "itq", "metrics", "model", "prepare", "text_tower",
+            "texts", "towers", "windows",
+        },
     },
-}
+}  # fmt: skip
 ALSO = {"train.evaluate": {"edge.encoder"}}  # what is measured is what is deployed
 
 RECORDER_LIBRARIES = {
