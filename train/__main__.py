@@ -1,9 +1,10 @@
-"""Commands of the training package: run a preset, evaluate a bundle, five-fold figures.
+"""Commands of the training package: run a preset, evaluate a bundle, five-fold figures, hash heads and LoRA on pretrained towers.
 
 Examples:
     python -m train run --preset starter --data ../data --out runs/starter
     python -m train evaluate --bundle edge/starter --data ../data --json figures.json
     python -m train folds --preset starter_folds --data ../data --out runs/folds
+    python -m train hash --preset bioclip --dataset inat21:/data/inat21/train_mini.json --out runs/bioclip
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from rich.logging import RichHandler
 
 from edge.errors import FieldcubeError
-from train import evaluate_command
+from train import evaluate_command, hash_command
 
 if TYPE_CHECKING:
     from train.loop import StarterModel
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 # Each adds its commands: add_parser(commands) makes parsers whose default `run` takes the arguments and returns the exit code.
 # At import they load nothing heavy: a command brings torch in when it runs.
-MODULES = (evaluate_command,)
+MODULES = (evaluate_command, hash_command)
 
 
 def _add_common(parser: argparse.ArgumentParser, preset: str) -> None:

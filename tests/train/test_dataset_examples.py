@@ -1,0 +1,108 @@
+"""Labelled items as the tower takes them, and the presets and the command that train on them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edge.bundle import AudioInput, ImageInput
+from edge.errors import ConfigError
+from train.__main__ import main
+from train.data import DataError
+from train.dataset_examples import DatasetExamples, audio_view, picture_view
+from train.hash_settings import hash_settings_from, read_hash_preset
+
+WINDOW = AudioInput(100, 50)
+SQUARE = ImageInput(8, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "shortest-side-bicubic-centre-crop")
+
+
+def data_set(*species: tuple[str, ...]) -> SimpleNamespace:
+    return SimpleNamespace(
+        name="set",
+        modality="audio",
+        items=[SimpleNamespace(species=each) for each in species],
+        species={key: key for key in "abc"},
+    )
+
+
+def test_items_of_one_species_train_and_sentences_follow_their_class():
+    examples = DatasetExamples(
+        data_set(("c",), ("a", "b"), (), ("a",), ("c",)), WINDOW, lambda s: (s, f"a {s}", s)
+    )
+    assert examples.classes.tolist() == [1, 0, 1]
+    assert examples.sentences == ("a", "a a", "c", "a c")  # one of two equal wordings
+    assert examples.sentence_classes.tolist() == [0, 0, 1, 1]
+
+
+def test_a_data_set_that_cannot_train_is_refused():
+    with pytest.raises(DataError, match="expected items of one species each, found none in 1"):
+        DatasetExamples(data_set(("a", "b")), WINDOW, lambda s: (s,))
+    with pytest.raises(ConfigError, match="expected image for this encoder, found audio"):
+        DatasetExamples(data_set(("a",)), SQUARE, lambda s: (s,))
+
+
+def test_a_window_is_the_first_as_it_is_and_random_otherwise():
+    samples = np.linspace(-0.5, 0.5, 130, dtype=np.float32)
+    np.testing.assert_array_equal(audio_view(samples, WINDOW, None), samples[:50])
+    short = audio_view(samples[:30], WINDOW, None)
+    np.testing.assert_array_equal(short, np.concatenate([samples[:30], samples[:20]]))
+    drawn = [audio_view(samples, WINDOW, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert all(view.dtype == torch.float32 and len(view) == 50 for view in drawn)
+
+
+def test_a_window_never_leaves_full_scale():
+    loud = np.ones(50, dtype=np.float32)
+    assert max(float(audio_view(loud, WINDOW, np.random.default_rng(s)).max()) for s in range(40)) <= 1.0
+
+
+def test_a_picture_keeps_its_centre_and_its_shape():
+    picture = Image.new("RGB", (40, 20), (255, 0, 0))
+    picture.paste((0, 255, 0), (10, 0, 30, 20))  # the square in the middle
+    found = picture_view(picture, SQUARE, None) * 0.2 + torch.tensor([0.5, 0.4, 0.3])[:, None, None]
+    assert found.shape == (3, 8, 8)
+    assert found[1, :, 2:6].min() > 0.95
+    squashed = ImageInput(8, SQUARE.mean, SQUARE.std, "squash-bicubic")
+    left = picture_view(picture, squashed, None)[:, :, 0] * 0.2 + torch.tensor([0.5, 0.4, 0.3])[:, None]
+    assert left[0].min() > 0.95
+
+
+def test_a_random_view_is_a_part_of_the_picture_the_same_for_the_same_draw():
+    noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    drawn = [picture_view(picture, SQUARE, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_a_way_to_resize_that_is_not_known_is_refused():
+    with pytest.raises(ConfigError, match="found 'pad'"):
+        picture_view(Image.new("RGB", (9, 9)), ImageInput(8, SQUARE.mean, SQUARE.std, "pad"), None)
+
+
+@pytest.mark.parametrize(
+    "name", ["bioclip", "bioclip_2", "bioclip_2_5", "biocap", "biolingual", "starter_hash"]
+)
+def test_presets_load(name):
+    settings = read_hash_preset(name)
+    assert settings.name == name
+    assert settings.n_bits == 256
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ConfigError, match="unknown key 'rang'"):
+        hash_settings_from({"name": "x", "encoder": "starter", "lora": {"rang": 2}}, "x.toml")
+    with pytest.raises(ConfigError, match="expected the key encoder"):
+        hash_settings_from({"name": "x"}, "x.toml")
+    with pytest.raises(ConfigError, match="presets here: biocap, bioclip"):
+        read_hash_preset("nothing")
+
+
+def test_the_command_wants_a_data_set(tmp_path, capsys):
+    assert main(["hash", "--preset", "bioclip", "--out", str(tmp_path)]) == 2
+    assert "give --dataset" in capsys.readouterr().err
