@@ -85,6 +85,20 @@ def save_hash_checkpoint(
         "settings": json.dumps(asdict(settings)),
         "notes": json.dumps(asdict(notes), ensure_ascii=False),
     }
+    _write(path, tensors, metadata)
+
+
+def with_patch(path: Path, alpha: float, out: Path) -> None:
+    """Write a checkpoint again with other patching: 0 = the pretrained towers, 1 = with the adapters merged. Heads stay. Atomic."""
+    with safe_open(path, "pt") as stream:
+        metadata = stream.metadata()
+    metadata["notes"] = json.dumps(
+        {**json.loads(metadata["notes"]), "patch_alpha": alpha}, ensure_ascii=False
+    )
+    _write(out, load_file(path), metadata)
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
     save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary, metadata=metadata)

@@ -20,12 +20,12 @@ from train.hashing import train_hash
 from train.lora import LoraSettings
 from train.towers.pair import TowerPair
 
-N_SAMPLES, N_FEATURES, N_CLASSES, N_ITEMS = 24, 16, 6, 40
+N_SAMPLES, N_FEATURES, N_CLASSES, N_ITEMS, N_BITS = 24, 16, 6, 40, 16
 WORDS = ("[pad]", "[unk]", "a", "call", "of", *(f"owl{i}" for i in range(N_CLASSES)))
 SETTINGS = HashRunSettings(
     name="tiny",
     encoder="none",
-    n_bits=16,
+    n_bits=N_BITS,
     seed=3,
     lora=LoraOverrides(rank=2, dropout=0.0),
     schedule=HashSchedule(frozen_epochs=1, epochs=2, batch=8, checkpoint_every=2, workers=0, bf16=False),
