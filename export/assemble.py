@@ -31,6 +31,7 @@ from edge.bundle import (
     Decoy,
     EncoderEntry,
     GoldenEntry,
+    ImageInput,
     Manifest,
     Modality,
     Runtime,
@@ -64,7 +65,7 @@ class Part:
     precision: str
     name: str  # file name in the bundle
     content: bytes
-    input: AudioInput | TextInput
+    input: AudioInput | ImageInput | TextInput
     tokenizer_json: bytes | None
     golden_inputs: NDArray[Any]  # windows [n, window_samples], or sentences [n]
     golden_logits: NDArray[np.float32]  # [n, n_bits]
@@ -85,12 +86,17 @@ def audio_part(
     )
 
 
+def text_entry(max_tokens: int, tokenizer_json: bytes, pad_id: int | None = None) -> TextInput:
+    """The input of a text encoder whose tokenizer travels as tokenizer.json."""
+    return TextInput(max_tokens, "tokenizer.json", hashlib.sha256(tokenizer_json).hexdigest(), pad_id)
+
+
 def text_part(
     file: Path, precision: str, tokenizer_json: bytes, max_tokens: int, encode: EncodeSentence
 ) -> Part:
     """Wrap an exported text encoder."""
     logits = np.stack([encode(sentence) for sentence in GOLDEN_SENTENCES])
-    entry_input = TextInput(max_tokens, "tokenizer.json", hashlib.sha256(tokenizer_json).hexdigest())
+    entry_input = text_entry(max_tokens, tokenizer_json)
     sentences = np.asarray(GOLDEN_SENTENCES)
     return Part(
         "text",

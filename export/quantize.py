@@ -49,7 +49,7 @@ def quantize_audio(float_file: Path, int8_file: Path, windows: NDArray[np.float3
     model = onnx.load(float_file)
     del model.graph.value_info[:]  # stale shapes from the exporter stop shape inference
     onnx.save(model, int8_file)
-    logging.getLogger().addFilter(_is_not_advice)
+    logging.getLogger().addFilter(is_not_advice)
     quantize_static(
         int8_file,
         int8_file,
@@ -64,7 +64,7 @@ def quantize_audio(float_file: Path, int8_file: Path, windows: NDArray[np.float3
     )
 
 
-def _is_not_advice(record: logging.LogRecord) -> bool:
+def is_not_advice(record: logging.LogRecord) -> bool:
     """Drop the quantiser's advice to run its shape inference first, which fails on exported graphs."""
     return "pre-processing before quantization" not in record.getMessage()
 

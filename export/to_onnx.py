@@ -23,13 +23,14 @@ from rich.console import Console
 if __name__ == "__main__":  # run as a file: the packages lie beside this folder
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from edge.bundle import Bundle
 from edge.errors import FieldcubeError
-from export import sources
+from export import sources, tower_command
 from export.assemble import Part, assemble, audio_part, release_of, text_part
 from export.graphs import audio_to_onnx, text_to_onnx
 from export.parity import ParityRow, compare, compare_audio, print_rows, require_parity, retrieval
 from export.quantize import quantize_audio, quantize_text
-from export.runtimes import EncodeSentence, onnx_audio, onnx_text
+from export.runtimes import EncodeSentence, onnx_observation, onnx_text
 from train.text_tower import MAX_TOKENS
 
 
@@ -67,8 +68,8 @@ def export_audio(
     )
     quantize_audio(float_file, int8_file, source.calibration)
     graphs = (("audio float", float_file, True), ("audio int8", int8_file, False))
-    rows, tolerance = compare_audio(graphs, onnx_audio, source.reference_audio(), text, source.parity)
-    return audio_part(source, "onnx", "int8", int8_file, onnx_audio(int8_file), tolerance), rows
+    rows, tolerance = compare_audio(graphs, onnx_observation, source.reference_audio(), text, source.parity)
+    return audio_part(source, "onnx", "int8", int8_file, onnx_observation(int8_file), tolerance), rows
 
 
 def parity_figures(rows: Sequence[ParityRow], n_windows: int) -> dict[str, object]:
@@ -90,9 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     sources.add_arguments(parser)
+    tower_command.add_arguments(parser)
     arguments = parser.parse_args(argv)
     console = Console()
     try:
+        if tower_command.is_asked_for(arguments):
+            _tell(tower_command.export_towers(arguments, "onnx", console), console)
+            return 0
         source = sources.load_source(arguments.checkpoint, arguments.data)
         with tempfile.TemporaryDirectory() as name:
             text, encode_text, rows, reference = export_text(source, Path(name), console)
@@ -105,10 +110,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FieldcubeError as error:
         print(f"to_onnx: error: {error}", file=sys.stderr)
         return error.exit_code
-    console.print(
-        f"bundle {bundle.folder}: code space {bundle.manifest.code_space}, licence {bundle.manifest.licence}"
-    )
+    _tell(bundle, console)
     return 0
+
+
+def _tell(bundle: Bundle, console: Console) -> None:
+    manifest = bundle.manifest
+    console.print(f"bundle {bundle.folder}: code space {manifest.code_space}, licence {manifest.licence}")
 
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ from rich.console import Console
 if __name__ == "__main__":  # run as a file: the packages lie beside this folder
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from edge.bundle import TextInput
+from edge.bundle import Bundle, TextInput
 from edge.errors import FieldcubeError
-from export import sources
+from export import sources, tower_command
 from export.assemble import Part, assemble, audio_part, existing, release_of
 from export.graphs import DeployedAudio
 from export.parity import ParityRow, compare_audio, print_rows, require_parity
-from export.runtimes import EncodeSentence, onnx_text, tflite_audio
+from export.runtimes import EncodeSentence, onnx_text, tflite_observation
 from export.to_onnx import export_text, parity_figures
 
 
@@ -66,8 +66,10 @@ def export_audio(
     console.print("audio: weights to int8, front end and arithmetic in float")
     quantize_weights(float_file, int8_file)
     graphs = (("audio TFLite float", float_file, True), ("audio TFLite int8 weights", int8_file, False))
-    rows, tolerance = compare_audio(graphs, tflite_audio, source.reference_audio(), text, source.parity)
-    return audio_part(source, "tflite", "int8 weights", int8_file, tflite_audio(int8_file), tolerance), rows
+    rows, tolerance = compare_audio(graphs, tflite_observation, source.reference_audio(), text, source.parity)
+    return audio_part(
+        source, "tflite", "int8 weights", int8_file, tflite_observation(int8_file), tolerance
+    ), rows
 
 
 def text_of(
@@ -89,9 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     sources.add_arguments(parser)
+    tower_command.add_arguments(parser)
     arguments = parser.parse_args(argv)
     console = Console()
     try:
+        if tower_command.is_asked_for(arguments):
+            _tell(tower_command.export_towers(arguments, "tflite", console), console)
+            return 0
         source = sources.load_source(arguments.checkpoint, arguments.data)
         with tempfile.TemporaryDirectory() as name:
             parts, encode_text, rows = text_of(source, arguments.out, Path(name), console)
@@ -105,10 +111,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FieldcubeError as error:
         print(f"to_tflite: error: {error}", file=sys.stderr)
         return error.exit_code
-    console.print(
-        f"bundle {bundle.folder}: code space {bundle.manifest.code_space}, licence {bundle.manifest.licence}"
-    )
+    _tell(bundle, console)
     return 0
+
+
+def _tell(bundle: Bundle, console: Console) -> None:
+    manifest = bundle.manifest
+    console.print(f"bundle {bundle.folder}: code space {manifest.code_space}, licence {manifest.licence}")
 
 
 if __name__ == "__main__":

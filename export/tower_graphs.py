@@ -12,7 +12,9 @@ from edge.bundle import AudioInput
 from export.graphs import export_onnx
 from train.towers import TowerPair
 
-MAX_ONNX_BYTES = 2_000_000_000  # protobuf's limit is 2 GiB; larger graphs need external data, which a recorder refuses
+MAX_ONNX_BYTES = (
+    2_000_000_000  # protobuf's limit is 2 GiB; larger graphs need external data, which a recorder refuses
+)
 
 
 class DeployedObservation(nn.Module):
@@ -72,7 +74,9 @@ def observation_to_onnx(model: nn.Module, pair: TowerPair, file: Path) -> None:
     batch = torch.export.Dim("batch")
     name = "samples" if isinstance(pair.input, AudioInput) else "pixels"
     inputs = (pair.example(2),)
-    export_onnx(model, inputs, file, dynamic_shapes=({0: batch},), input_names=[name], output_names=["logits"])
+    export_onnx(
+        model, inputs, file, dynamic_shapes=({0: batch},), input_names=[name], output_names=["logits"]
+    )
 
 
 def sentence_to_onnx(model: nn.Module, pair: TowerPair, file: Path) -> None:

@@ -19,7 +19,7 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
     {"errors": frozenset({"errors"})},
     {
         "checks of fields, durable files, formats of others": frozenset(
-            {"require", "durable", "onnx_protobuf", "utf8"}
+            {"require", "durable", "file_search", "onnx_protobuf", "utf8"}
         )
     },
     {
@@ -69,7 +69,7 @@ PACKAGES: dict[str, dict[str, set[str] | None]] = {
     "export": {
         "edge": CONTRACTS | {"encoder", "images"},
         "train": {
-            "checkpoint", "data", "dataset_examples", "examples", "hash_checkpoint", "itq", "metrics", "model", "prepare", "text_tower",
+            "checkpoint", "data", "dataset_examples", "datasets", "examples", "hash_checkpoint", "itq", "metrics", "model", "prepare", "text_tower",
             "texts", "towers", "windows",
         },
     },

@@ -49,11 +49,11 @@ def test_a_batch_norm_without_a_convolution_is_an_error():
 
 def test_silence_and_faint_sound_survive_the_export(tmp_path):
     """The exporter drops `+ 1e-12` as if it were zero; the front end must not rely on it."""
-    from export.runtimes import onnx_audio
+    from export.runtimes import onnx_observation
 
     deployed = DeployedAudio(stirred_encoder())
     audio_to_onnx(deployed, TINY.window_samples, tmp_path / "a.onnx")
-    encode = onnx_audio(tmp_path / "a.onnx")
+    encode = onnx_observation(tmp_path / "a.onnx")
     for samples in (np.zeros(16_384), np.sin(np.arange(16_384)) * 1e-5):
         window = samples.astype(np.float32)
         with torch.no_grad():
