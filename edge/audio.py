@@ -23,6 +23,7 @@ from edge.audio_events import (
 )
 from edge.clock import Clock, SystemClock, later
 from edge.errors import AudioError, FieldcubeError
+from edge.file_search import files_below
 from edge.guano import parse
 from edge.observation import MAX_RECORDING_HZ, MIN_RECORDING_HZ, ClockState, Instant
 from edge.recording_time import recording_start_ns
@@ -214,22 +215,17 @@ def _missing(sound: soundfile.SoundFile, n_read: int, header: WavHeader | None) 
 
 def _search(folder: Path | str) -> Iterator[str | Skipped]:
     """Yield the sound files below folder, those of a folder before those of its subfolders, without our clips."""
-    n_found = n_clips = 0
-    unreadable: list[OSError] = []
-    for parent, folders, names in os.walk(folder, onerror=unreadable.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = os.path.join(parent, name)  # a Path would not keep the folder as it was given
-            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES or not Path(path).is_file():
-                continue
-            if name.lower().endswith(CLIP_SUFFIX):
-                n_clips += 1
-            else:
-                n_found += 1
-                yield path
-    for error in unreadable:
-        yield Skipped(str(error.filename), f"cannot be read: {error.strerror}")
-    if not n_found and not unreadable:
+    n_found = n_clips = n_unreadable = 0
+    for found in files_below(folder, SUFFIXES):
+        if isinstance(found, OSError):
+            n_unreadable += 1
+            yield Skipped(str(found.filename), f"cannot be read: {found.strerror}")
+        elif found.lower().endswith(CLIP_SUFFIX):
+            n_clips += 1
+        else:
+            n_found += 1
+            yield found
+    if not n_found and not n_unreadable:
         clips = f" but {n_clips} clips, which are heard only where they are named outright" if n_clips else ""
         yield Skipped(_shown(folder), f"no sound files in this folder{clips}")
 

@@ -8,6 +8,7 @@ FieldcubeError                  1  anything that failed and can be explained
 │   └── CodeSpaceError          1  codes of different code spaces or widths
 ├── ObservationError            1  an observation or detection that breaks its contract
 ├── AudioError                  1  a source that cannot be opened or heard
+├── ImageError                  1  a picture that cannot be read
 ├── EncoderError                1  an encoder that fails or answers nonsense
 ├── StoreError                  1  the database cannot be opened, written or read
 └── MissingDependencyError      1  a library that is not installed; says the command that installs it
@@ -58,6 +59,10 @@ class ObservationError(FieldcubeError):
 
 class AudioError(FieldcubeError):
     """A sound source that cannot be opened, or a format that cannot be read."""
+
+
+class ImageError(FieldcubeError):
+    """A picture that cannot be opened, or not to its end."""
 
 
 class EncoderError(FieldcubeError):

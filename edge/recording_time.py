@@ -1,4 +1,4 @@
-"""When a recording began, as its metadata or its file name tell."""
+"""When a recording began, or a picture was taken, as its metadata or its file name tell."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ _AUDIOMOTH = re.compile(
     r"\(UTC(?:([+-])(\d{1,2})(?::?(\d\d))?)?\)"
 )
 _FILE_NAME = re.compile(r"(?<!\d)(\d{4})(\d\d)(\d\d)[_T](\d\d)(\d\d)(\d\d)(?!\d)")
+_EXIF = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)")
+_EXIF_ZONE = re.compile(r"([+-])(\d\d):(\d\d)")
+# 20260504_030201, and what camera-trap programs write: creek__2026-05-04__03-02-01(1).jpg
+_PICTURE_NAME = re.compile(r"(?<!\d)(\d{4})(-?)(\d\d)\2(\d\d)(?:[_T -]|__)(\d\d)([-.]?)(\d\d)\6(\d\d)(?!\d)")
 
 
 def recording_start_ns(file_name: str, guano: Mapping[str, str], comment: str) -> int | None:
@@ -37,7 +41,28 @@ def recording_start_ns(file_name: str, guano: Mapping[str, str], comment: str) -
     return None
 
 
-def _utc_ns(parts: tuple[str, ...], fraction: str | None, zone: list[str] | tuple[None, ...]) -> int | None:
+def picture_taken_ns(file_name: str, taken: str = "", fraction: str = "", zone: str = "") -> int | None:
+    """Return UTC ns since 1970 at which a picture was taken, or None where nothing tells.
+
+    taken, fraction, zone: EXIF's DateTimeOriginal, SubsecTimeOriginal and OffsetTimeOriginal. Where they hold no
+    possible date, a date and time in the file name. A time without a zone is taken as UTC, as that of a recording is:
+    set cameras to UTC, or to a zone that they write down.
+    """
+    if match := _EXIF.fullmatch(taken):
+        offset = _EXIF_ZONE.fullmatch(zone)
+        decimals = fraction if fraction.isascii() and fraction.isdigit() else ""
+        found = _utc_ns(match.groups(), decimals[:9], offset.groups() if offset else (None, None, None))
+        if found is not None:
+            return found
+    if match := _PICTURE_NAME.search(file_name):
+        year, _, month, day, hour, _, minute, second = match.groups()
+        return _utc_ns((year, month, day, hour, minute, second), None, (None, None, None))
+    return None
+
+
+def _utc_ns(
+    parts: tuple[str, ...], fraction: str | None, zone: list[str] | tuple[str | None, ...]
+) -> int | None:
     """Return UTC ns of date parts, decimals of a second and a zone (sign, hours, minutes or None)."""
     year, month, day, hour, minute, second = map(int, parts)
     sign, zone_hours, zone_minutes = zone
