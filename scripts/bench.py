@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import bench_training
 import numpy as np
 import soundfile
 
@@ -245,6 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--minutes", type=float, default=20.0, help="of sound, by repeating the input (20)")
     command.set_defaults(measure=monitor)
+    bench_training.add_parsers(commands)
     arguments = parser.parse_args(argv)
     result: int = arguments.measure(arguments)
     return result
