@@ -1,0 +1,141 @@
+"""Webdataset shards: tar files whose members share a stem: KEY.wav or KEY.jpg with KEY.json {species, scientific_name, common_name, taxonomy, group}.
+
+Read at random through the offsets of their members, so a shard must lie on a disk. Written by `python -m train pack` through the
+webdataset library, and readable by every loader of that format.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from train.datasets.contract import Dataset, DatasetError, Item, PieceContent, Species
+from train.datasets.folders import AUDIO, IMAGE
+
+PER_SHARD = 1000
+
+
+def expand(pattern: str) -> list[Path]:
+    """Paths of `shards-{000..010}.tar`, or one path."""
+    match = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", pattern)
+    if match is None:
+        return [Path(pattern)]
+    head, first, last, tail = match.groups()
+    return [Path(f"{head}{n:0{len(first)}d}{tail}") for n in range(int(first), int(last) + 1)]
+
+
+def open_shards(pattern: str) -> Dataset:
+    """Open shards; members are listed, nothing is decoded."""
+    species: dict[str, Species] = {}
+    items, kinds = [], set()
+    for path in expand(pattern):
+        for key, members in _members(path).items():
+            note = members.pop("json", None)
+            media = [member for suffix, member in members.items() if f".{suffix}" in AUDIO | IMAGE]
+            if note is None or len(media) != 1:
+                raise DatasetError(
+                    f"{path}: expected {key}.json and one recording or picture, found {', '.join(members) or 'neither'}"
+                )
+            record = json.loads(note.read())
+            keys = tuple(str(each) for each in record.get("species", ()))
+            for each in record.get("names", ()):
+                species[str(each["key"])] = Species(
+                    str(each["key"]),
+                    str(each.get("scientific", "")),
+                    str(each.get("common", "")),
+                    tuple(each.get("taxonomy", ())),
+                    str(each.get("group", "all")),
+                )
+            kinds.add("audio" if f".{media[0].member.rsplit('.', 1)[-1].lower()}" in AUDIO else "image")
+            items.append(
+                Item(
+                    media[0],
+                    keys,
+                    str(record.get("group", "all")),
+                    record.get("start_s"),
+                    record.get("duration_s"),
+                )
+            )
+    if len(kinds) > 1:
+        raise DatasetError(f"{pattern}: expected recordings or pictures, found both")
+    modality: Literal["audio", "image"] = "image" if kinds == {"image"} else "audio"
+    return Dataset(f"shards {Path(pattern).name}", modality, tuple(items), species)
+
+
+def _members(path: Path) -> dict[str, dict[str, PieceContent]]:
+    """Members of a tar by key and suffix."""
+    found: dict[str, dict[str, PieceContent]] = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                key, _, suffix = member.name.partition(".")
+                if member.isfile():
+                    piece = PieceContent(path, member.name, member.offset_data, member.size)
+                    found.setdefault(key, {})[suffix.lower()] = piece
+    except (OSError, tarfile.TarError) as error:
+        raise DatasetError(f"{path}: expected a tar of a webdataset, found: {error}") from error
+    return found
+
+
+def pack(dataset: Dataset, folder: Path, per_shard: int = PER_SHARD) -> list[Path]:
+    """Write a data set as shards of `per_shard` items; shards that are there already are kept, so that a run can go on."""
+    import webdataset
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    n_shards = -(-len(dataset.items) // per_shard)
+    with tqdm(total=len(dataset.items), desc="pack", unit="item", disable=None) as bar:
+        for shard in range(n_shards):
+            path = folder / f"shards-{shard:06d}.tar"
+            items = dataset.items[shard * per_shard : (shard + 1) * per_shard]
+            if not path.is_file():
+                temporary = path.with_suffix(".partial")
+                with webdataset.TarWriter(str(temporary)) as writer:
+                    for place, item in enumerate(items):
+                        writer.write(_sample(dataset, item, shard * per_shard + place))
+                temporary.replace(path)
+            written.append(path)
+            bar.update(len(items))
+    return written
+
+
+def _sample(dataset: Dataset, item: Item, number: int) -> dict[str, Any]:
+    content = item.content.read()
+    note: dict[str, Any] = {"species": list(item.species), "group": item.group}
+    note |= {"start_s": item.start_s, "duration_s": item.duration_s}
+    note["names"] = [
+        {
+            "key": s.key,
+            "scientific": s.scientific,
+            "common": s.common,
+            "taxonomy": list(s.taxonomy),
+            "group": s.group,
+        }
+        for s in (dataset.species[key] for key in item.species)
+    ]
+    return {
+        "__key__": f"{number:09d}",
+        _suffix(content, dataset.modality): content,
+        "json": json.dumps(note).encode(),
+    }
+
+
+def _suffix(content: bytes, modality: str) -> str:
+    """File type by the first bytes; what is not known is named after the commonest type, readers look at the bytes anyway."""
+    known: Mapping[bytes, str] = {
+        b"RIFF": "wav",
+        b"fLaC": "flac",
+        b"OggS": "ogg",
+        b"\xff\xd8\xff": "jpg",
+        b"\x89PNG": "png",
+    }
+    for start, suffix in known.items():
+        if content.startswith(start):
+            return suffix
+    return "mp3" if modality == "audio" else "jpg"
