@@ -1,30 +1,38 @@
-"""Encoders: a window of sound or a sentence becomes the logits of a code. Opened from a bundle; which runtime runs is decided here."""
+"""Encoders: a window of sound, a picture or a sentence becomes the logits of a code. Opened from a bundle."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.bundle import AudioInput, Bundle, EncoderEntry, Runtime, TextInput
-from edge.errors import AudioError, BundleError, EncoderError, MissingDependencyError
+from edge.bundle import AudioInput, Bundle, ImageInput, Runtime
+from edge.encoder_runtimes import RuntimeChoice, array_function, available_runtimes, choose, text_function
+from edge.errors import AudioError, BundleError, EncoderError
 from edge.watchlist import Query, Watchlist, compile_watchlist
 
-Logits = NDArray[np.float32]
-RuntimeChoice = Literal["auto", "onnx", "tflite"]
+__all__ = [
+    "AudioEncoder",
+    "Encoder",
+    "ImageEncoder",
+    "Logits",
+    "RuntimeChoice",
+    "TextEncoder",
+    "available_runtimes",
+    "compile_queries",
+    "encode_file",
+    "encode_picture",
+    "open_audio_encoder",
+    "open_image_encoder",
+    "open_text_encoder",
+]
 
-_RUNTIMES: tuple[Runtime, ...] = ("onnx", "tflite")  # in the order in which "auto" tries them
-_LIBRARIES: dict[Runtime, tuple[str, ...]] = {
-    "onnx": ("onnxruntime",),
-    "tflite": ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"),
-}
-_INSTALL: dict[Runtime, str] = {"onnx": "pip install onnxruntime", "tflite": "pip install ai-edge-litert"}
+Logits = NDArray[np.float32]
 
 
 class Encoder(Protocol):
@@ -86,11 +94,35 @@ class AudioEncoder:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageEncoder:
+    """An encoder of pictures; takes: size and resize; run: float32 [3, size, size] -> float32 [code_bits]."""
+
+    code_space: str
+    code_bits: int
+    runtime: Runtime
+    takes: ImageInput
+    file: Path
+    run: Callable[[NDArray[np.float32]], Logits]
+
+    def encode(self, pixels: NDArray[np.float32]) -> Logits:
+        """Return the logits float32 [code_bits] of what edge.images.pixels_of gives for a picture.
+
+        Raises EncoderError for pixels of another shape or type, and for logits that are not finite.
+        """
+        shape = (3, self.takes.size, self.takes.size)
+        if pixels.shape != shape or pixels.dtype != np.float32:
+            found = f"{pixels.dtype} {pixels.shape}"
+            raise EncoderError(f"{self.file}: expected pixels float32 {shape}, found {found}")
+        return _checked(self.run(pixels), self.code_bits, self.file)
+
+
+@dataclass(frozen=True, slots=True)
 class TextEncoder:
     """An encoder of sentences; run: sentence -> float32 [code_bits]; file: for messages."""
 
     code_space: str
     code_bits: int
+    runtime: Runtime
     file: Path
     run: Callable[[str], Logits]
 
@@ -101,53 +133,55 @@ class TextEncoder:
         return _checked(self.run(text), self.code_bits, self.file)
 
 
-def available_runtimes() -> tuple[Runtime, ...]:
-    """Return the runtimes whose library can be imported here."""
-    return tuple(runtime for runtime in _RUNTIMES if not _why_missing(runtime))
-
-
 def open_audio_encoder(bundle: Bundle, runtime: RuntimeChoice = "auto", n_threads: int = 1) -> AudioEncoder:
     """Open the encoder of sound of a bundle; its hash is checked before it is parsed.
 
     runtime: auto takes onnx where the bundle has it and it is installed, else tflite. Raises BundleError,
     MissingDependencyError with the pip command, EncoderError where the library refuses the file.
     """
-    entry = _choose(bundle, runtime)
+    entry = choose(bundle, "audio", runtime)
     assert isinstance(entry.input, AudioInput)  # the manifest holds an audio input for every audio encoder
-    file, bits = bundle.folder / entry.file, bundle.manifest.code_bits
-    run: Callable[[NDArray[np.float32]], Logits]
-    if entry.runtime == "onnx":
-        from edge.onnx_encoder import audio_function as onnx_function
+    audio, manifest = entry.input, bundle.manifest
+    run = array_function(bundle, entry, "samples", (audio.window_samples,), n_threads)
+    return AudioEncoder(
+        manifest.code_space,
+        manifest.code_bits,
+        entry.runtime,
+        audio.sample_rate_hz,
+        audio.window_samples,
+        bundle.folder / entry.file,
+        run,
+    )
 
-        run = onnx_function(bundle.read(entry), file, entry.output, n_threads)
-    else:
-        from edge.tflite_encoder import audio_function as tflite_function
 
-        run = tflite_function(bundle.read(entry), file, entry.input.window_samples, bits, n_threads)
-    space, audio = bundle.manifest.code_space, entry.input
-    return AudioEncoder(space, bits, entry.runtime, audio.sample_rate_hz, audio.window_samples, file, run)
+def open_image_encoder(bundle: Bundle, runtime: RuntimeChoice = "auto", n_threads: int = 1) -> ImageEncoder:
+    """Open the encoder of pictures of a bundle. runtime, errors: as open_audio_encoder."""
+    from edge.images import require_known_resize  # brings Pillow: only where there are pictures
+
+    entry = choose(bundle, "image", runtime)
+    assert isinstance(entry.input, ImageInput)  # the manifest holds an image input for every image encoder
+    takes, manifest = entry.input, bundle.manifest
+    require_known_resize(takes, bundle.folder / "manifest.json")
+    run = array_function(bundle, entry, "pixels", (3, takes.size, takes.size), n_threads)
+    file = bundle.folder / entry.file
+    return ImageEncoder(manifest.code_space, manifest.code_bits, entry.runtime, takes, file, run)
 
 
-def open_text_encoder(bundle: Bundle, n_threads: int = 1) -> TextEncoder:
-    """Open the encoder of sentences of a bundle (onnx only). Errors as open_audio_encoder.
+def open_text_encoder(bundle: Bundle, n_threads: int = 1, runtime: RuntimeChoice = "auto") -> TextEncoder:
+    """Open the encoder of sentences of a bundle. runtime, errors: as open_audio_encoder.
 
     It may be left off a board: the BundleError then says how to compile a watchlist elsewhere.
     """
     try:
-        entry = bundle.encoder_entry("text", "onnx")
+        entry = choose(bundle, "text", runtime)
         content, tokenizer = bundle.read(entry), bundle.read_tokenizer(entry)
     except BundleError as error:
         raise BundleError(
             f"{error}; without it, compile sentences where it is: edge-queries watchlist.txt -o watchlist.json"
         ) from error
-    if reason := _why_missing("onnx"):
-        raise _missing(["onnx"], f"text encoder: {reason}")
-    from edge.onnx_encoder import text_function
-
-    assert isinstance(entry.input, TextInput)  # the manifest holds a text input for every text encoder
+    run = text_function(bundle, entry, content, tokenizer, n_threads)
     file = bundle.folder / entry.file
-    run = text_function(content, file, tokenizer, entry.input.max_tokens, entry.output, n_threads)
-    return TextEncoder(bundle.manifest.code_space, bundle.manifest.code_bits, file, run)
+    return TextEncoder(bundle.manifest.code_space, bundle.manifest.code_bits, entry.runtime, file, run)
 
 
 def encode_file(encoder: Encoder, path: Path) -> Logits:
@@ -170,13 +204,20 @@ def encode_file(encoder: Encoder, path: Path) -> Logits:
     return (total / n_windows).astype(np.float32)
 
 
+def encode_picture(encoder: ImageEncoder, path: Path) -> Logits:
+    """Return the logits float32 [code_bits] of a picture file. Raises ImageError where it cannot be read."""
+    from edge.images import pixels_of, read_image
+
+    return encoder.encode(pixels_of(read_image(Path(path)).image, encoder.takes))
+
+
 def compile_queries(
     bundle: Bundle, queries: Sequence[Query], runtime: RuntimeChoice = "auto", n_threads: int = 1
 ) -> Watchlist:
     """Return the queries with the codes that a bundle gives them; encoders are opened for this and released.
 
-    Raises WatchlistError for a kind that the bundle cannot encode, AudioError for an example that cannot be
-    heard, and what opening an encoder raises.
+    runtime: of sound and pictures. Raises WatchlistError for a kind that the bundle cannot encode, AudioError or
+    ImageError for an example that cannot be heard or seen, and what opening an encoder raises.
     """
     try:
         return _compiled(bundle, queries, runtime, n_threads)
@@ -187,8 +228,10 @@ def compile_queries(
 def _compiled(bundle: Bundle, queries: Sequence[Query], runtime: RuntimeChoice, n_threads: int) -> Watchlist:
     """Compile with encoders that are gone when this returns."""
     kinds = {query.kind for query in queries}
+    has_image = any(entry.modality == "image" for entry in bundle.manifest.encoders)
     text = open_text_encoder(bundle, n_threads) if "text" in kinds else None
     audio = open_audio_encoder(bundle, runtime, n_threads) if "sound" in kinds else None
+    image = open_image_encoder(bundle, runtime, n_threads) if "image" in kinds and has_image else None
 
     def encode_text(sentence: str) -> Logits:
         assert text is not None  # opened above for every list with a sentence
@@ -198,31 +241,20 @@ def _compiled(bundle: Bundle, queries: Sequence[Query], runtime: RuntimeChoice, 
         assert audio is not None  # opened above for every list with an example
         return encode_file(audio, path)
 
+    def encode_image(path: Path) -> Logits:
+        assert image is not None  # passed on only where it was opened
+        return encode_picture(image, path)
+
     manifest = bundle.manifest
-    name = f"{manifest.name} {manifest.version}"
     return compile_watchlist(
-        queries, encode_text, encode_sound, manifest.code_space, manifest.code_bits, name
+        queries,
+        encode_text,
+        encode_sound,
+        manifest.code_space,
+        manifest.code_bits,
+        f"{manifest.name} {manifest.version}",
+        encode_image=None if image is None else encode_image,
     )
-
-
-def _choose(bundle: Bundle, runtime: RuntimeChoice) -> EncoderEntry:
-    """Return the audio encoder that is to run."""
-    if runtime != "auto":
-        entry = bundle.encoder_entry("audio", runtime)
-        if reason := _why_missing(runtime):
-            raise _missing([runtime], f"runtime {runtime}: {reason}")
-        return entry
-    held = [entry for entry in bundle.manifest.encoders if entry.modality == "audio"]
-    if not held:
-        return bundle.encoder_entry("audio")  # raises, and says what is there
-    held.sort(key=lambda entry: _RUNTIMES.index(entry.runtime))
-    reasons = []
-    for entry in held:
-        reason = _why_missing(entry.runtime)  # one after the other: each library costs memory
-        if not reason:
-            return entry
-        reasons.append(reason)
-    raise _missing([entry.runtime for entry in held], f"{bundle.folder}: {'; '.join(reasons)}")
 
 
 def _give_memory_back() -> None:
@@ -231,25 +263,6 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError, TypeError):  # another C library: it has its own way
         return
-
-
-def _why_missing(runtime: Runtime) -> str:
-    """Return why no library of a runtime can be imported, or "" where one can."""
-    reasons = []
-    for name in _LIBRARIES[runtime]:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:  # also a library that is there and fails to load
-            reasons.append(str(error))
-        else:
-            return ""
-    return (
-        f"expected {' or '.join(name.partition('.')[0] for name in _LIBRARIES[runtime])}, found {reasons[0]}"
-    )
-
-
-def _missing(runtimes: Sequence[Runtime], what: str) -> MissingDependencyError:
-    return MissingDependencyError(f"{what}; run: {' or '.join(_INSTALL[runtime] for runtime in runtimes)}")
 
 
 def _checked(logits: Logits, code_bits: int, file: Path) -> Logits:

@@ -1,8 +1,8 @@
-"""ONNX Runtime: what runs an encoder in ONNX form. Nothing else imports onnxruntime or tokenizers."""
+"""ONNX Runtime: what runs an encoder in ONNX form. Nothing else imports onnxruntime."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,58 +10,87 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edge.errors import BundleError, EncoderError, MissingDependencyError
+from edge.encoder_tokens import filled, token_function
+from edge.errors import EncoderError
 
 _ERRORS_ONLY = 3  # severity of onnxruntime's own log; below it, it warns of every GPU that is not there
+_IDS, _MASK = "input_ids", "attention_mask"
+
+Floats = NDArray[np.float32]
 
 
-def audio_function(
-    content: bytes, file: Path, output: str, n_threads: int = 1
-) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Return samples float32 [window_samples] -> logits float32 [code_bits] from the bytes of a model.
+def array_function(
+    content: bytes,
+    file: Path,
+    name: str,
+    shape: tuple[int, ...],
+    output: str,
+    n_outputs: int,
+    n_threads: int = 1,
+) -> Callable[[Floats], Floats]:
+    """Return float32 shape -> float32 [n_outputs] from the bytes of a model.
 
-    The model: input `samples` float32 [batch, window_samples]; output [batch, code_bits].
-    Raises EncoderError where onnxruntime refuses it.
+    The model: one input, called name, float32 [batch, *shape]; output [batch, n_outputs]. Raises EncoderError where
+    onnxruntime refuses it, or it is another model.
     """
-    session = _session(content, file, ("samples",), output, n_threads)
+    session = _session(content, file, (name,), output, n_threads)
+    for what, tensor, expected in (
+        ("input", session.get_inputs()[0], shape),
+        ("output", _named(session.get_outputs(), output), (n_outputs,)),
+    ):
+        found = tensor.shape[1:]  # names stand for lengths that are not fixed
+        fits = len(found) == len(expected) and all(
+            n == m for n, m in zip(found, expected, strict=True) if isinstance(n, int)
+        )
+        if tensor.type != "tensor(float)" or not fits:
+            raise EncoderError(
+                f"{file}: expected the {what} {tensor.name} float32 {['batch', *expected]}, "
+                f"found {tensor.type} {tensor.shape}"
+            )
 
-    def run(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        return _run(session, file, output, {"samples": samples[None]})
+    def run(values: Floats) -> Floats:
+        return _run(session, file, output, {name: values[None]})
 
     return run
 
 
 def text_function(
-    content: bytes, file: Path, tokenizer_json: bytes, max_tokens: int, output: str, n_threads: int = 1
-) -> Callable[[str], NDArray[np.float32]]:
+    content: bytes,
+    file: Path,
+    tokenizer_json: bytes,
+    max_tokens: int,
+    output: str,
+    n_threads: int = 1,
+    pad_id: int | None = None,
+) -> Callable[[str], Floats]:
     """Return sentence -> logits float32 [code_bits] from the bytes of a model and of its tokenizer.
 
-    The model: inputs `input_ids` and `attention_mask` int64 [batch, n_tokens]; output [batch, code_bits].
-    Sentences are cut at max_tokens. Raises EncoderError, BundleError for an impossible tokenizer.
+    The model: inputs `input_ids` and, where it has it, `attention_mask`, int64 [batch, n_tokens]; output
+    [batch, code_bits]. Sentences are cut at max_tokens, and filled with pad_id where n_tokens is a fixed number.
+    Raises EncoderError, BundleError for an impossible tokenizer.
     """
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{file}: expected the package tokenizers, found {error}; run: pip install tokenizers"
-        ) from error
-    try:
-        tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
-    except Exception as error:  # the library raises Exception itself
-        raise BundleError(f"{file}: expected a tokenizer for it, found {error}") from error
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens)
-    session = _session(content, file, ("input_ids", "attention_mask"), output, n_threads)
+    session = _session(content, file, (_IDS,), output, n_threads, optional=(_MASK,))
+    n_fixed = _named(session.get_inputs(), _IDS).shape[-1]
+    n_tokens = n_fixed if isinstance(n_fixed, int) else None
+    tokens = token_function(tokenizer_json, file, min(max_tokens, n_tokens or max_tokens))
+    names = {each.name for each in session.get_inputs()}
+    filled(tokens(""), n_tokens, pad_id, file)  # tells now that a pad_id is missing
 
-    def run(text: str) -> NDArray[np.float32]:
-        ids = np.asarray([tokenizer.encode(text).ids], dtype=np.int64)  # [1, n_tokens]
-        return _run(session, file, output, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    def run(text: str) -> Floats:
+        ids, mask = filled(tokens(text), n_tokens, pad_id, file)
+        given = {_IDS: ids, _MASK: mask}
+        return _run(session, file, output, {name: given[name] for name in names})
 
     return run
 
 
 def _session(
-    content: bytes, file: Path, inputs: tuple[str, ...], output: str, n_threads: int
+    content: bytes,
+    file: Path,
+    inputs: Collection[str],
+    output: str,
+    n_threads: int,
+    optional: Collection[str] = (),
 ) -> onnxruntime.InferenceSession:
     """Open a model and check the names of its inputs and output."""
     onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
@@ -79,20 +108,25 @@ def _session(
         raise EncoderError(f"{file}: expected a model that onnxruntime can run, found: {error}") from error
     found = tuple(each.name for each in session.get_inputs())
     outputs = tuple(each.name for each in session.get_outputs())
-    if set(found) != set(inputs) or output not in outputs:
+    if not set(inputs) <= set(found) <= {*inputs, *optional} or output not in outputs:
         raise EncoderError(
-            f"{file}: expected the inputs {', '.join(inputs)} and the output {output}, "
+            f"{file}: expected the inputs {', '.join((*inputs, *optional))} and the output {output}, "
             f"found {', '.join(found)} and {', '.join(outputs)}"
         )
     return session
 
 
+def _named(tensors: list[Any], name: str) -> Any:
+    """Return the tensor of this name; _session has seen that it is there."""
+    return next(tensor for tensor in tensors if tensor.name == name)
+
+
 def _run(
     session: onnxruntime.InferenceSession, file: Path, output: str, inputs: dict[str, NDArray[Any]]
-) -> NDArray[np.float32]:
+) -> Floats:
     """Run a batch of one and return its row."""
     try:
-        logits: NDArray[np.float32] = session.run([output], inputs)[0][0]
+        logits: Floats = session.run([output], inputs)[0][0]
     except Exception as error:  # its errors have no common class below Exception
         raise EncoderError(f"{file}: expected onnxruntime to run the model, found: {error}") from error
     return logits

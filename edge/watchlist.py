@@ -109,10 +109,11 @@ def compile_watchlist(
     code_space: str,
     code_bits: int,
     bundle: str = "",
+    encode_image: Callable[[Path], NDArray[Any] | Sequence[float]] | None = None,
 ) -> Watchlist:
     """Return the queries with codes and logits (rounded to 4 decimals) from the encoders of one code space.
 
-    encode_text, encode_sound: sentence or path -> logits [code_bits]. Raises WatchlistError for an example
+    encode_text, encode_sound, encode_image: sentence or path -> logits [code_bits]. Raises WatchlistError for an example
     that no encoder is given for, CodeSpaceError for logits of another width or not finite.
     """
     compiled: list[Query] = []
@@ -121,6 +122,8 @@ def compile_watchlist(
             raw = encode_text(query.text)
         elif query.kind == "sound" and encode_sound is not None:
             raw = encode_sound(Path(query.text))
+        elif query.kind == "image" and encode_image is not None:
+            raw = encode_image(Path(query.text))
         else:
             raise WatchlistError(
                 f"query {query.name!r}: expected a sentence, found {query.kind}: {query.text}; "

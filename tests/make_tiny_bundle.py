@@ -33,8 +33,8 @@ from edge.bundle import (
     write_bundle,
 )
 from edge.codes import pack
-from edge.onnx_encoder import audio_function, text_function
-from edge.tflite_encoder import audio_function as tflite_function
+from edge.onnx_encoder import array_function, text_function
+from edge.tflite_encoder import array_function as tflite_function
 
 FOLDER = Path(__file__).parent / "data" / "tiny_bundle"
 RATE_HZ, WINDOW_SAMPLES, CODE_BITS = 8_000, 8_000, 256
@@ -210,8 +210,9 @@ def main() -> None:
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     encode_text = text_function(text, Path("text.onnx"), tokenizer, 16, "logits")
     windows, sentences = golden_windows(), np.array(["a low tone", "the middle tone", "a high tone", "noise"])
-    runs = {"onnx": audio_function(audio, Path("audio.onnx"), "logits")}
-    runs["tflite"] = tflite_function(tflite, Path("audio.tflite"), WINDOW_SAMPLES, CODE_BITS)
+    shape = (WINDOW_SAMPLES,)
+    runs = {"onnx": array_function(audio, Path("audio.onnx"), "samples", shape, "logits", CODE_BITS)}
+    runs["tflite"] = tflite_function(tflite, Path("audio.tflite"), shape, CODE_BITS)
     golden: dict[str, dict[str, NDArray[np.generic]]] = {
         "audio": {"inputs": windows},
         "text": {"texts": sentences},

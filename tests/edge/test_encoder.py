@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from edge import encoder as encoder_module
+from edge import encoder_runtimes
 from edge.audio import FileSource
 from edge.bundle import Bundle, write_bundle
 from edge.check_encoders import golden_samples
@@ -112,7 +113,7 @@ def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
             raise ImportError(f"No module named {name!r}")
         return real(name, package)
 
-    monkeypatch.setattr(encoder_module.importlib, "import_module", refuse)
+    monkeypatch.setattr(encoder_runtimes.importlib, "import_module", refuse)
 
 
 def test_auto_goes_on_to_tflite(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +216,7 @@ def test_text_is_cut_at_max_tokens_and_does_not_depend_on_padding(needs_onnx: No
 
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_an_empty_sentence_is_refused(text: str) -> None:
-    encoder = TextEncoder("s", 4, Path("text.onnx"), lambda _: np.zeros(4, np.float32))
+    encoder = TextEncoder("s", 4, "onnx", Path("text.onnx"), lambda _: np.zeros(4, np.float32))
     with pytest.raises(EncoderError, match="expected a sentence, found an empty text"):
         encoder.encode(text)
 
@@ -223,7 +224,7 @@ def test_an_empty_sentence_is_refused(text: str) -> None:
 def test_a_bundle_without_text_encoder_says_where_to_compile(tiny: Bundle) -> None:
     held = tuple(e for e in tiny.manifest.encoders if e.modality == "audio")
     with pytest.raises(
-        BundleError, match=r"expected a text/onnx encoder.* edge-queries watchlist\.txt -o watchlist\.json"
+        BundleError, match=r"expected a text encoder.* edge-queries watchlist\.txt -o watchlist\.json"
     ):
         open_text_encoder(Bundle(tiny.folder, replace(tiny.manifest, encoders=held)))
 
@@ -236,7 +237,7 @@ def test_a_text_encoder_file_left_off_the_board_says_the_same(tiny: Bundle, tmp_
         open_text_encoder(Bundle.load(folder))
 
 
-def test_pictures_cannot_be_compiled_yet(tiny: Bundle) -> None:
+def test_pictures_cannot_be_compiled_without_an_encoder_for_them(tiny: Bundle) -> None:
     with pytest.raises(WatchlistError, match="this bundle has no image encoder"):
         compile_queries(tiny, [Query("deer", "deer.jpg", "image")])
 
