@@ -74,7 +74,10 @@ PACKAGES: dict[str, dict[str, set[str] | None]] = {
         },
     },
 }  # fmt: skip
-ALSO = {"train.evaluate": {"edge.encoder"}}  # what is measured is what is deployed
+ALSO = {  # what is measured, and what trains, is what is deployed
+    "train.evaluate": {"edge.encoder"},
+    "train.dataset_examples": {"edge.images"},
+}
 
 RECORDER_LIBRARIES = {
     "PIL", "ai_edge_litert", "numpy", "onnxruntime", "rich", "sounddevice", "soundfile", "soxr", "tflite_runtime", "tokenizers", "tomli",

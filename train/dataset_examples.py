@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +15,11 @@ from torch import Tensor
 
 from edge.bundle import AudioInput, ImageInput
 from edge.errors import ConfigError
+from edge.images import pixels_of
 from train.data import DataError
 
 if TYPE_CHECKING:
-    from train.datasets import Dataset, Species
+    from train.datasets import Dataset, Item, Species
 
 GAIN_DB = (-18.0, 3.0)  # recordings are loud and close, the field is faint and far
 CROP_AREA = (0.35, 1.0)  # share of a picture that an augmented view shows
@@ -41,12 +44,13 @@ class DatasetExamples:
             raise ConfigError(
                 f"data set {dataset.name}: expected {modality} for this encoder, found {dataset.modality}"
             )
-        self.name, self.takes = dataset.name, takes
+        self.takes = takes
         self.items = [item for item in dataset.items if len(item.species) == 1]
         if not self.items:
             raise DataError(
                 f"data set {dataset.name}: expected items of one species each, found none in {len(dataset.items)}"
             )
+        self.name = f"{dataset.name}-{digest_of(self.items)}"
         keys = sorted({item.species[0] for item in self.items})
         number = {key: i for i, key in enumerate(keys)}
         self.classes: NDArray[np.int64] = np.asarray([number[i.species[0]] for i in self.items], np.int64)
@@ -64,6 +68,14 @@ class DatasetExamples:
         return picture_view(load_image(item), self.takes, random)
 
 
+def digest_of(items: Sequence[Item]) -> str:
+    """Six digits that change with the files of a data set, not with the folder that they lie in."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(f"{PurePath(item.content.name).name} {item.start_s}\n".encode())
+    return digest.hexdigest()[:6]
+
+
 def audio_view(samples: NDArray[np.float32], takes: AudioInput, random: np.random.Generator | None) -> Tensor:
     """One window, float32 [window_samples]: the first, or a random one at a random level; a short recording repeats."""
     n = takes.window_samples
@@ -78,38 +90,13 @@ def audio_view(samples: NDArray[np.float32], takes: AudioInput, random: np.rando
 
 def picture_view(picture: Image.Image, takes: ImageInput, random: np.random.Generator | None) -> Tensor:
     """One picture, float32 [3, size, size], normalised: as the encoder resizes it, or a random part of it, perhaps mirrored."""
-    picture = picture.convert("RGB")
     if random is None:
-        square = resized(picture, takes)
-    else:
-        box = random_box(picture.width, picture.height, random)
-        square = picture.resize((takes.size, takes.size), Image.Resampling.BICUBIC, box=box)
-        if random.random() < 0.5:
-            square = ImageOps.mirror(square)
-    pixels = np.asarray(square, dtype=np.float32) / 255
-    normed = (pixels - np.asarray(takes.mean, np.float32)) / np.asarray(takes.std, np.float32)
-    return torch.from_numpy(np.ascontiguousarray(normed.transpose(2, 0, 1)))
-
-
-def resized(picture: Image.Image, takes: ImageInput) -> Image.Image:
-    """A square picture, made as the encoder was trained on them.
-
-    Raises:
-        ConfigError: a way to resize that is not known.
-    """
-    size = takes.size
-    if takes.resize == "squash-bicubic":
-        return picture.resize((size, size), Image.Resampling.BICUBIC)
-    if takes.resize != "shortest-side-bicubic-centre-crop":
-        raise ConfigError(
-            f"resize: expected shortest-side-bicubic-centre-crop or squash-bicubic, found {takes.resize!r}"
-        )
-    width, height = picture.size
-    scale = size / min(width, height)
-    wide, high = (max(size, int(side * scale)) for side in (width, height))
-    left, top = round((wide - size) / 2), round((high - size) / 2)
-    whole = picture.resize((wide, high), Image.Resampling.BICUBIC)
-    return whole.crop((left, top, left + size, top + size))
+        return torch.from_numpy(pixels_of(picture, takes))
+    box = random_box(picture.width, picture.height, random)
+    square = picture.resize((takes.size, takes.size), Image.Resampling.BICUBIC, box=box)
+    if random.random() < 0.5:
+        square = ImageOps.mirror(square)
+    return torch.from_numpy(pixels_of(square, takes))
 
 
 def random_box(width: int, height: int, random: np.random.Generator) -> tuple[float, float, float, float]:

@@ -90,12 +90,9 @@ def save_hash_checkpoint(
 
 def with_patch(path: Path, alpha: float, out: Path) -> None:
     """Write a checkpoint again with other patching: 0 = the pretrained towers, 1 = with the adapters merged. Heads stay. Atomic."""
-    with safe_open(path, "pt") as stream:
-        metadata = stream.metadata()
-    metadata["notes"] = json.dumps(
-        {**json.loads(metadata["notes"]), "patch_alpha": alpha}, ensure_ascii=False
-    )
-    _write(out, load_file(path), metadata)
+    _, tensors, metadata = _read(path)
+    notes = {**json.loads(metadata["notes"]), "patch_alpha": alpha}
+    _write(out, tensors, {**metadata, "notes": json.dumps(notes, ensure_ascii=False)})
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -116,15 +113,12 @@ def is_hash_checkpoint(path: Path) -> bool:
         return False
 
 
-def load_hash_checkpoint(path: Path, encoder: str | None = None) -> HashCheckpoint:
-    """Open the towers, put the adapters in, merge and patch.
+def read_settings(path: Path) -> HashRunSettings:
+    """Settings of the run that left a checkpoint. Raises CheckpointError as load_hash_checkpoint."""
+    return _read(path)[0]
 
-    Args:
-        encoder: where the towers are now, where that is not what the run was told.
 
-    Raises:
-        CheckpointError: no such file, another format, tensors that do not fit; TowerError: the towers cannot be opened.
-    """
+def _read(path: Path) -> tuple[HashRunSettings, dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise CheckpointError(
             f"{path}: expected a checkpoint (hash.safetensors of `python -m train hash`), found none"
@@ -140,7 +134,19 @@ def load_hash_checkpoint(path: Path, encoder: str | None = None) -> HashCheckpoi
         raise CheckpointError(
             f"{path}: expected a hashing checkpoint of format {FORMAT_VERSION}, found {found}"
         )
-    settings = hash_settings_from(json.loads(metadata["settings"]), str(path))
+    return hash_settings_from(json.loads(metadata["settings"]), str(path)), tensors, metadata
+
+
+def load_hash_checkpoint(path: Path, encoder: str | None = None) -> HashCheckpoint:
+    """Open the towers, put the adapters in, merge and patch.
+
+    Args:
+        encoder: where the towers are now, where that is not what the run was told.
+
+    Raises:
+        CheckpointError: no such file, another format, tensors that do not fit; TowerError: the towers cannot be opened.
+    """
+    settings, tensors, metadata = _read(path)
     notes = HashNotes(**json.loads(metadata["notes"]))
     pair = open_towers(encoder or settings.encoder)
     heads = [HashCoder(pair.n_features, settings.n_bits, settings.large_head) for _ in range(2)]

@@ -1,8 +1,9 @@
-"""The command `python -m train hash`: hash heads and LoRA for a pretrained pair of towers, from one preset."""
+"""The commands `python -m train hash` (heads and LoRA for pretrained towers, from one preset) and `python -m train patch`."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ Run the same command again to go on where it stopped. The batch of the preset is
 
 
 def add_parser(commands: Any) -> None:
-    """Add `hash` to the commands."""
+    """Add `hash` and `patch` to the commands."""
     parser = commands.add_parser(
         "hash",
         help="train hash heads and LoRA on pretrained towers; run it again to go on where it stopped",
@@ -45,14 +46,34 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     parser.set_defaults(run=run)
+    patch = commands.add_parser(
+        "patch", help="choose weights between the pretrained and the trained towers of a hashing run"
+    )
+    patch.add_argument("--checkpoint", type=Path, required=True, help="hash.safetensors of the run")
+    patch.add_argument("--dataset", required=True, help="held-out items to tell apart")
+    patch.add_argument("--out", type=Path, required=True, help="the patched checkpoint")
+    patch.add_argument("--encoder", help="where the towers are now (default: as the run was told)")
+    patch.add_argument("--device", default="auto", help="(default: cuda where there is one)")
+    patch.set_defaults(run=run_patch)
 
 
-def examples_of(spec: str, pair: TowerPair) -> Examples:
-    """Open a data set for a pair of towers, its species in all their wordings."""
+def examples_of(spec: str, pair: TowerPair, prompts: Sequence[str] = ()) -> Examples:
+    """Open a data set for a pair of towers; prompts: wordings of its species, () = all."""
     from train.dataset_examples import DatasetExamples
-    from train.datasets import open_dataset, prompts_of
+    from train.datasets import open_dataset
+    from train.datasets.prompts import FORMATS, prompts_of
 
-    return DatasetExamples(open_dataset(spec), pair.input, prompts_of)
+    chosen = tuple(prompts) or FORMATS
+    return DatasetExamples(open_dataset(spec), pair.input, lambda species: prompts_of(species, chosen))
+
+
+def device_of(name: str) -> str:
+    """The device that is meant: `auto` is CUDA where there is one."""
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,15 +98,38 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"preset {settings.name}: expected a data set, found none; give --dataset")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device = arguments.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = join(device)
+    device = join(device_of(arguments.device))
     try:
         pair = open_towers(settings.encoder)
         train_hash(
-            settings, pair, examples_of(settings.dataset, pair), arguments.out, arguments.cache, device
+            settings,
+            pair,
+            examples_of(settings.dataset, pair, settings.prompts),
+            arguments.out,
+            arguments.cache,
+            device,
         )
     finally:
         leave()
+    return 0
+
+
+def run_patch(arguments: argparse.Namespace) -> int:
+    """Print the accuracy at each alpha, and write the checkpoint with the best."""
+    from train.hash_checkpoint import read_settings, with_patch
+    from train.patching import choose_patch
+    from train.towers import open_towers
+
+    settings = read_settings(arguments.checkpoint)
+    pair = open_towers(arguments.encoder or settings.encoder)
+    examples = examples_of(arguments.dataset, pair, settings.prompts)
+    alpha, table = choose_patch(
+        arguments.checkpoint, examples, arguments.encoder, device_of(arguments.device)
+    )
+    for each, accuracy in table.items():
+        print(
+            f"alpha {each:.2f}: zero-shot accuracy of codes {100 * accuracy:.1f} %" + " <" * (each == alpha)
+        )
+    with_patch(arguments.checkpoint, alpha, arguments.out)
+    print(f"wrote {arguments.out} with alpha {alpha:g}; 1 = as trained, 0 = as pretrained, the heads stay")
     return 0

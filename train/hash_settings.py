@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import ConfigError
+from train.datasets.prompts import FORMATS
 from train.objectives import HashObjective
 
 if sys.version_info >= (3, 11):
@@ -58,6 +59,9 @@ class HashRunSettings:
     dataset: str = ""
     n_bits: int = 256
     large_head: bool = False
+    prompts: tuple[
+        str, ...
+    ] = ()  # wordings of a species (train/datasets/prompts.py), drawn evenly; () = all of them
     seed: int = 1
     objective: HashObjective = field(default_factory=HashObjective)
     lora: LoraOverrides = field(default_factory=LoraOverrides)
@@ -87,6 +91,9 @@ def hash_settings_from(values: dict[str, Any], where: str) -> HashRunSettings:
         if key not in values:
             raise ConfigError(f"{where}: expected the key {key}, found none")
     settings: HashRunSettings = _build(HashRunSettings, values, where)
+    unknown = sorted(set(settings.prompts) - set(FORMATS))
+    if unknown:
+        raise ConfigError(f"{where} prompts: expected some of {', '.join(FORMATS)}, found {unknown[0]!r}")
     if settings.n_bits not in (16, 32, 64, 128, 192, 256):
         raise ConfigError(f"{where} n_bits: expected 16, 32, 64, 128, 192 or 256, found {settings.n_bits}")
     return settings

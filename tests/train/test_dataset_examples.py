@@ -11,6 +11,7 @@ from PIL import Image
 
 from edge.bundle import AudioInput, ImageInput
 from edge.errors import ConfigError
+from edge.images import pixels_of
 from train.__main__ import main
 from train.data import DataError
 from train.dataset_examples import DatasetExamples, audio_view, picture_view
@@ -24,7 +25,10 @@ def data_set(*species: tuple[str, ...]) -> SimpleNamespace:
     return SimpleNamespace(
         name="set",
         modality="audio",
-        items=[SimpleNamespace(species=each) for each in species],
+        items=[
+            SimpleNamespace(species=each, content=SimpleNamespace(name=f"/folder/{i}.wav"), start_s=None)
+            for i, each in enumerate(species)
+        ],
         species={key: key for key in "abc"},
     )
 
@@ -36,6 +40,14 @@ def test_items_of_one_species_train_and_sentences_follow_their_class():
     assert examples.classes.tolist() == [1, 0, 1]
     assert examples.sentences == ("a", "a a", "c", "a c")  # one of two equal wordings
     assert examples.sentence_classes.tolist() == [0, 0, 1, 1]
+
+
+def test_the_name_follows_the_files():
+    first, same, other = (data_set(("a",), ("b",)) for _ in range(3))
+    same.items[0].content.name = "/elsewhere/0.wav"
+    other.items[0].content.name = "/folder/7.wav"
+    names = [DatasetExamples(each, WINDOW, lambda s: (s,)).name for each in (first, same, other)]
+    assert names[0] == names[1] != names[2]
 
 
 def test_a_data_set_that_cannot_train_is_refused():
@@ -80,9 +92,9 @@ def test_a_random_view_is_a_part_of_the_picture_the_same_for_the_same_draw():
     assert not torch.equal(drawn[0], drawn[2])
 
 
-def test_a_way_to_resize_that_is_not_known_is_refused():
-    with pytest.raises(ConfigError, match="found 'pad'"):
-        picture_view(Image.new("RGB", (9, 9)), ImageInput(8, SQUARE.mean, SQUARE.std, "pad"), None)
+def test_the_picture_as_it_is_is_what_the_recorder_takes():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (31, 23, 3), dtype=np.uint8))
+    np.testing.assert_array_equal(picture_view(picture, SQUARE, None), pixels_of(picture, SQUARE))
 
 
 @pytest.mark.parametrize(
