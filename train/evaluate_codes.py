@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from train.combination import evened
 from train.gauges import bit_gauges
 from train.metrics import asymmetric_table, cosine_table, hamming_table, sigmoid_table
 from train.paper import AVERAGE, PREFIX
@@ -50,13 +51,32 @@ class Representation:
     finer_items: Vectors | None = None
     n_fetched: int = 0  # of the first stage
 
-    def distances(self, queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.floating]:
-        """Distances of the queries to the items with the given indices, [n_queries, n_items]."""
+    def distances(
+        self,
+        queries: NDArray[np.int64],
+        items: NDArray[np.int64],
+        candidates: Sequence[NDArray[np.int64]] | None = None,
+    ) -> NDArray[np.floating]:
+        """Distances of the queries to the items with the given indices, [n_queries, n_items]; infinite to those that are no candidates.
+
+        Args:
+            candidates: of each query, positions in `items`.
+        """
         first = self.table_of(self.queries[queries], self.items[items])
+        if candidates is not None:
+            kept = np.full_like(first, np.inf)
+            for row, own in enumerate(candidates):
+                kept[row, own] = first[row, own]
+            first = kept
         if self.finer is None or self.finer_queries is None or self.finer_items is None:
             return first
-        table_of, own, stored = self.finer, self.finer_queries[queries], self.finer_items[items]
-        return rerank(first, lambda row, near: table_of(own[row : row + 1], stored[near])[0], self.n_fetched)
+        table_of, own_queries, stored = self.finer, self.finer_queries[queries], self.finer_items[items]
+
+        def second(row: int, near: NDArray[np.int64]) -> Vectors:
+            finer = table_of(own_queries[row : row + 1], stored[near])[0]
+            return np.where(np.isfinite(first[row, near]), finer, np.inf)
+
+        return rerank(first, second, self.n_fetched)
 
 
 def unit(vectors: Vectors) -> Vectors:
@@ -90,10 +110,14 @@ def binary(
     widths = sorted({b for b in bits if b < items.shape[1]} | {items.shape[1]})
     found: list[Representation] = []
     for width in widths:
-        own = queries[:, :width], items[:, :width]
+        own = (
+            evened(queries[:, :width]),
+            items[:, :width],
+        )  # one scale: distances of two queries can be compared
         ending = PREFIX if width < widths[-1] else ""
         for name, table_of in TABLES.items():
-            found.append(Representation(f"{before}{name} {width}{ending}", width, *own, table_of))
+            pair = (queries[:, :width], items[:, :width]) if name == "sigmoid" else own
+            found.append(Representation(f"{before}{name} {width}{ending}", width, *pair, table_of))
     width = widths[-1]
     cosine = questions.of_queries(unit(features.texts)), features.items
     stages = {"continuous": (cosine_table, *cosine), "asymmetric": (asymmetric_table, queries, items)}
@@ -152,7 +176,12 @@ def measure(
     """Rows of one representation: every group, their average, and the pool."""
 
     def row(group: str, relevance: Relevance, queries: NDArray[np.int64], items: NDArray[np.int64]) -> Row:
-        figures = retrieve(lambda a, b: representation.distances(queries[a:b], items), relevance, n_orders)
+        def distances(start: int, stop: int) -> NDArray[np.floating]:
+            asked = queries[start:stop]
+            listed = [questions.candidates[q] for q in asked] if questions.candidates else None
+            return representation.distances(asked, items, listed)
+
+        figures = retrieve(distances, relevance, n_orders)
         share = float("nan")
         if questions.classify and representation.finer is None:
             share = accuracy(representation, relevance, queries, items)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from train.combination import Conjunction, compose, conjunctions
+from train.datasets import Dataset, Species
 from train.metrics import hamming_table
 from train.retrieval import Relevance
-
-if TYPE_CHECKING:
-    from train.datasets import Dataset, Species
 
 Vectors = NDArray[np.float32]
 BOTH = "two species at once"  # group of the questions with two parts
@@ -31,6 +28,7 @@ class Questions:
         True  # a group's queries ask the items of that group alone (the paper); else all items (INQUIRE)
     )
     classify: bool = True  # whether the nearest query is the class of an item
+    candidates: tuple[NDArray[np.int64], ...] = ()  # the items that each query may be answered with; () = all
 
     @property
     def n_queries(self) -> int:
@@ -66,14 +64,19 @@ def species_questions(dataset: Dataset, prompts_of: Callable[[Species], Sequence
 
 
 def sentence_questions(dataset: Dataset) -> Questions:
-    """The data set's own sentences with their relevant items, asked of all its items (INQUIRE)."""
+    """The data set's own sentences with their relevant items, asked of the items listed for each, else of all (INQUIRE)."""
     texts, query_of_text = worded([(query.text,) for query in dataset.queries])
     relevance = Relevance(
-        tuple(np.asarray(sorted(query.relevant or ()), dtype=np.int64) for query in dataset.queries),
+        tuple(np.asarray(sorted(query.relevant), dtype=np.int64) for query in dataset.queries),
         np.asarray([query.group for query in dataset.queries], dtype=np.str_),
         np.asarray([item.group for item in dataset.items], dtype=np.str_),
     )
-    return Questions(texts, query_of_text, relevance, in_group=False, classify=False)
+    everything = frozenset(range(len(dataset.items)))
+    listed = [query.candidates or everything for query in dataset.queries]
+    candidates = tuple(np.asarray(sorted(own), dtype=np.int64) for own in listed)
+    if all(own is everything for own in listed):
+        candidates = ()
+    return Questions(texts, query_of_text, relevance, False, False, candidates)
 
 
 def questions_of(dataset: Dataset, prompts_of: Callable[[Species], Sequence[str]]) -> Questions:

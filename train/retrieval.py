@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from train.metrics import Normaliser, precision_of_hits
 
 DEPTH = 1000  # the paper's mAP@1000
-CUTS = (1, 5, 10, 20, DEPTH)
+CUTS = (1, 5, 10, 20, 50, DEPTH)  # 50: INQUIRE's
 QUERIES_PER_BLOCK = 128  # distances of 128 queries to 100,000 items: 51 MB
 
 Distances = Callable[[int, int], NDArray[np.float32]]  # of the queries start..stop, [stop - start, n_items]
@@ -172,7 +172,7 @@ def rerank(
     for row, distances in enumerate(first):
         fetched = order[np.argsort(distances[order], kind="stable")[:n]]
         finer = np.asarray(second(row, fetched), dtype=np.float64)
-        span = finer.max() - distances.min() + 1 if n else 0.0
+        span = finer[np.isfinite(finer)].max(initial=0.0) - distances.min() + 1 if n else 0.0
         staged[row] = distances + span  # behind the farthest of the fetched
         staged[row, fetched] = finer
     return staged

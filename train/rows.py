@@ -64,14 +64,14 @@ def write_csv(rows: Sequence[Mapping[str, object]], file: Path) -> None:
 
 
 def summary(rows: Iterable[Row], title: str) -> Table:
-    """Every representation on the pool and on the groups' average, percent."""
+    """Every representation but prefixes on the pool and on the groups' average, percent."""
     table = Table(title=f"{title}, percent")
     for column in ("data", "encoder", "representation", "group"):
         table.add_column(column)
     for column in ("mAP@1000", "mAP@1000 relevant", "P@1", "P@10", "zero-shot"):
         table.add_column(column, justify="right")
     for row in rows:
-        if row.group not in (POOLED, AVERAGE):
+        if row.group not in (POOLED, AVERAGE) or row.representation.endswith(PREFIX):
             continue
         found = row.figures
         numbers = (
@@ -145,6 +145,19 @@ def curves(rows: Sequence[Row], dataset: str) -> tuple[dict[str, dict[int, float
         else:
             flats[f"{row.encoder}, {row.representation}"] = percent
     return by_bits, flats
+
+
+def knees(rows: Sequence[Row]) -> list[str]:
+    """A sentence on the knee of every curve of several widths."""
+    found = []
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        for name, maps in curves(rows, dataset)[0].items():
+            if len(maps) > 1:
+                widest, least = max(maps), knee(maps)
+                found.append(
+                    f"{dataset}, {name}: {least} bits keep {KEPT_SHARE:.0%} of the mAP@1000 of {widest} ({maps[least]:.2f} of {maps[widest]:.2f} %)"
+                )
+    return found
 
 
 def plot_bits(rows: Sequence[Row], file: Path) -> None:

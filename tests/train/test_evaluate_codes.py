@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from train import questions
+from train.datasets import TextQuery
 from train.evaluate_codes import Features, binary, continuous, evaluate_pair, measure
 from train.metrics import cosine_table, hamming_table
 from train.questions import added, both_species, farthest_of_two, questions_of, side_by_side
@@ -122,9 +123,9 @@ def test_zero_shot_accuracy_is_that_of_one_whole_table(world, rows, monkeypatch)
 
 def test_sentences_ask_every_item_and_are_no_classes(world):
     sentences = (
-        Fake(text="a bird in flight", relevant=frozenset({5, 2}), group="behaviour"),
-        Fake(text="a bird on a nest", relevant=frozenset({7}), group="behaviour"),
-        Fake(text="a wet frog", relevant=None, group="appearance"),
+        TextQuery("a bird in flight", frozenset({5, 2}), "behaviour"),
+        TextQuery("a bird on a nest", frozenset({7}), "behaviour"),
+        TextQuery("a wet frog", frozenset(), "appearance"),
     )
     asked = questions_of(Fake(items=world.dataset.items, species={}, queries=sentences), wordings)
     assert asked.texts == tuple(s.text for s in sentences)

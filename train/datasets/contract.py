@@ -138,11 +138,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class TextQuery:
-    """A sentence with its right answers, indices of items."""
+    """A sentence with its right answers, indices of items; candidates: the items that may be shown for it (empty = all of them)."""
 
     text: str
     relevant: frozenset[int]
     group: str
+    candidates: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

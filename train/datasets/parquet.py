@@ -109,11 +109,12 @@ def _code(file: Path, label: object, names: list[str] | None) -> str:
 
 
 def open_inquire(path: Path, options: Mapping[str, str]) -> Dataset:
-    """Open INQUIRE-Rerank: each query with the pictures that answer it, among all pictures of the file(s)."""
+    """Open INQUIRE-Rerank: each query with the pictures that are listed for it, and those of them that answer it."""
     files = files_of(path, f"{options.get('split', '')}*.parquet")
     places: dict[Any, int] = {}
     items: list[Item] = []
     relevant: dict[str, set[int]] = {}
+    listed: dict[str, set[int]] = {}
     groups: dict[str, str] = {}
     for file in files:
         for group, row, values in _rows(file, ("query", "relevant", "iconic_group", "inat24_image_id")):
@@ -124,7 +125,11 @@ def open_inquire(path: Path, options: Mapping[str, str]) -> Dataset:
             query = str(values["query"])
             groups.setdefault(query, str(values["iconic_group"]))
             answers = relevant.setdefault(query, set())
+            listed.setdefault(query, set()).add(places[image])
             if int(values["relevant"]) == 1:
                 answers.add(places[image])
-    queries = tuple(TextQuery(text, frozenset(found), groups[text]) for text, found in relevant.items())
+    queries = tuple(
+        TextQuery(text, frozenset(found), groups[text], frozenset(listed[text]))
+        for text, found in relevant.items()
+    )
     return Dataset(f"inquire {path.stem}", "image", tuple(items), {}, queries)
