@@ -6,6 +6,9 @@ import os
 from collections.abc import Container, Iterator
 from pathlib import Path
 
+# What picture files are called. One that is named outright is tried whatever it is called.
+PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
+
 
 def files_below(folder: Path | str, suffixes: Container[str]) -> Iterator[str | OSError]:
     """Yield the regular files with one of these suffixes (lower case), then an error for each folder that cannot be listed.

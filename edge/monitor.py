@@ -1,4 +1,4 @@
-"""edge-monitor: listen to files, a pipe or a microphone, and tell when a sound of the watchlist is heard."""
+"""edge-monitor: listen to files, a pipe or a microphone, look at pictures, and tell when something of the watchlist is there."""
 
 from __future__ import annotations
 
@@ -6,31 +6,29 @@ import argparse
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from edge.audio import FileSource, PcmSource
-from edge.audio_events import AudioSource, Gap, Skipped
+from edge.audio_events import Gap, Skipped
 from edge.bundle import Bundle, default_bundle
 from edge.clips import ClipWriter
-from edge.config import STDIN, Audio, Config
-from edge.encoder import AudioEncoder, compile_queries, open_audio_encoder
-from edge.errors import AudioError, BundleError, FieldcubeError
+from edge.config import Config
+from edge.encoder import AudioEncoder, compile_queries
+from edge.errors import AudioError, BundleError, FieldcubeError, ImageError
 from edge.matcher import Matcher
 from edge.monitor_arguments import configuration, parse_arguments
+from edge.monitor_inputs import Hearing, Seeing, Speed, inputs_of
 from edge.monitor_reports import JsonReport, PlainReport, Report
 from edge.observation import Detection, Observation
-from edge.pipeline import Pipeline, Totals
+from edge.pipeline import Pipeline
+from edge.pipeline_keeper import Keeper, Totals
 from edge.stopping import Stop
 from edge.store import ObservationStore
 from edge.store_schema import store_path
 from edge.systemd import notify
-from edge.ticks import with_ticks
 from edge.unstored import Unstored
 from edge.utf8 import print_utf8, shown
 from edge.watchlist import Watchlist, load_watchlist
-from edge.windows import hop_samples
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,18 +57,16 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
             f"{bundle.folder}: expected a calibration in the manifest, found none; "
             "without it no distance says how likely a sound is: export the bundle again with one"
         )
-    watchlist = _watchlist(bundle, config)  # the text encoder is gone when the other one is opened
-    encoder = open_audio_encoder(bundle, config.encoder.runtime, config.encoder.threads)
-    hop = hop_samples(config.monitor.hop_s, encoder.window_samples, encoder.sample_rate_hz)
+    inputs = inputs_of(config.audio, bundle)
+    watchlist = _watchlist(bundle, config)  # the text encoder is gone when the other ones are opened
+    hearing = None if inputs.sound is None else Hearing.open(bundle, inputs.sound, config)
+    seeing = Seeing.open(bundle, inputs.pictures, config.encoder) if inputs.pictures else None
     matcher = Matcher(watchlist, bundle.manifest.decoys, bundle.manifest.calibration)
-    source = _source(config.audio, encoder.sample_rate_hz)
-    is_live = not config.audio.input or STDIN in config.audio.input
-    totals, started_s = Totals(), time.perf_counter()
+    totals, speed = Totals(), Speed(is_live=hearing is not None and hearing.is_live)
 
     def real_time_factor() -> float | None:
-        """Return seconds of work for a second of sound; to wait for sound is no work."""
-        spent_s = totals.busy_s if is_live else time.perf_counter() - started_s
-        return spent_s / totals.seconds_audio if totals.seconds_audio else None
+        """Return seconds of work for a second of sound."""
+        return speed.real_time_factor(totals)
 
     with ExitStack() as stack:
         store = _store(config, args.no_store)
@@ -79,20 +75,25 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         stack.callback(report.close)
         _log_to_stderr()
         report.tell_renewed()
-        clips = _clips(config, encoder)
+        clips = None if hearing is None else _clips(config, hearing.encoder)
         if clips is not None:
             stack.callback(clips.close)
-        _tell_start(report, bundle, encoder, watchlist, hop)
+        _tell_start(report, bundle, watchlist, hearing, seeing)
         notify("READY=1")
-        started_s = time.perf_counter()
-        pipeline = Pipeline(encoder, matcher, store, clips, report, hop, totals=totals)
-        events = with_ticks(source.events()) if is_live else source.events()
-        pipeline.run(stop.until_asked(events))
+        keeper = Keeper(store, report, totals)
+        with speed.measured():
+            if hearing is not None:
+                pipeline = Pipeline(hearing.encoder, matcher, keeper, clips, hearing.hop_samples)
+                pipeline.run(stop.until_asked(hearing.events()))
+        if seeing is not None:
+            seeing.pipeline(matcher, keeper).run(stop.until_asked(seeing.source.events()))
         notify("STOPPING=1")
     totals.n_clips_lost = 0 if clips is None else clips.n_lost
     report.tell_renewed()
     report.summary(totals, real_time_factor())
     if report.first_failure and not totals.n_windows and not stop.is_asked:
+        if seeing is not None:
+            raise ImageError(f"expected pictures that can be read, found none: {report.first_failure}")
         raise AudioError(f"expected sound that can be heard, found none: {report.first_failure}")
 
 
@@ -144,26 +145,6 @@ def _watchlist(bundle: Bundle, config: Config) -> Watchlist:
     return compile_queries(bundle, loaded, config.encoder.runtime, config.encoder.threads)
 
 
-def _source(audio: Audio, rate_hz: int) -> AudioSource:
-    """Return the source that was asked for; PortAudio is looked for only where it is a microphone."""
-    if STDIN in audio.input:
-        assert audio.sample_rate_hz is not None  # configuration() refuses a pipe without it
-        # Unbuffered: a thread that waits in a buffered stdin would abort the process when it ends.
-        stream = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-        return PcmSource(stream, audio.sample_rate_hz, rate_hz, audio.channels or 1)
-    if audio.input:
-        return FileSource(audio.input, rate_hz)
-    from edge.microphone import MicrophoneSource
-
-    return MicrophoneSource(
-        audio.microphone or None,
-        rate_hz,
-        rate_in_hz=audio.sample_rate_hz,
-        channels=audio.channels,
-        sample_format=audio.sample_format,
-    )
-
-
 def _store(config: Config, no_store: bool) -> ObservationStore | Unstored:
     device_id = config.deployment.device_id
     if no_store:
@@ -203,19 +184,27 @@ def _report(
 
 
 def _tell_start(
-    report: Report, bundle: Bundle, encoder: AudioEncoder, watchlist: Watchlist, hop: int
+    report: Report, bundle: Bundle, watchlist: Watchlist, hearing: Hearing | None, seeing: Seeing | None
 ) -> None:
-    """Tell with what the recorder listens."""
+    """Tell with what the recorder listens, and with what it looks."""
     manifest = bundle.manifest
-    report.state(
-        "listening",
-        bundle=f"{manifest.name} {manifest.version}",
-        code_space=manifest.code_space,
-        runtime=encoder.runtime,
-        queries=sum(not query.decoy for query in watchlist.queries),
-        window_s=encoder.window_samples / encoder.sample_rate_hz,
-        hop_s=hop / encoder.sample_rate_hz,
-    )
+    common = {
+        "bundle": f"{manifest.name} {manifest.version}",
+        "code_space": manifest.code_space,
+        "queries": sum(not query.decoy for query in watchlist.queries),
+    }
+    if hearing is not None:
+        encoder = hearing.encoder
+        report.state(
+            "listening",
+            **common,
+            runtime=encoder.runtime,
+            window_s=encoder.window_samples / encoder.sample_rate_hz,
+            hop_s=hearing.hop_samples / encoder.sample_rate_hz,
+        )
+    if seeing is not None:
+        size = seeing.encoder.takes.size
+        report.state("looking", **common, runtime=seeing.encoder.runtime, size_pixels=size)
 
 
 def _log_to_stderr() -> None:

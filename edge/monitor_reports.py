@@ -9,7 +9,7 @@ from typing import Any, Protocol, TextIO
 
 from edge.audio_events import Block, Gap, Skipped
 from edge.observation import Detection, Observation, detection_record
-from edge.pipeline import Listener, Totals
+from edge.pipeline_keeper import Listener, Totals
 
 
 class Report(Listener, Protocol):

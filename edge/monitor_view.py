@@ -18,7 +18,7 @@ from edge.audio_events import Block, Gap, Skipped
 from edge.matcher import Matcher
 from edge.monitor_reports import detection_line, gap_line, position, summary_line
 from edge.observation import Detection, Observation
-from edge.pipeline import Totals
+from edge.pipeline_keeper import Totals
 
 _FLOOR_DBFS = -90.0  # of the meter: below it, 16-bit sound is silent
 _LOUD_DBFS = -1.0  # peaks above it are clipped, or nearly

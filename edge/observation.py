@@ -18,6 +18,7 @@ CLOCK_STATES: tuple[ClockState, ...] = get_args(ClockState)
 
 MAX_INT = 2**63 - 1  # what SQLite and every wire format can hold
 MIN_RECORDING_HZ, MAX_RECORDING_HZ = 1_000, 2_000_000  # of what is listened to, before it is resampled
+PICTURE_RATE_HZ = 1  # what stands where a rate must: 0 samples last 0 s at any
 _EPOCH_START = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 _T = TypeVar("_T")
@@ -25,7 +26,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """When the first audio sample of a window was recorded, by two clocks.
+    """When the first audio sample of a window was recorded, or a picture taken, by two clocks.
 
     boot_id: id of the boot in which boottime_ns counts (may be empty where the system has none).
     boottime_ns: CLOCK_BOOTTIME in ns of the first sample; for files, of the moment of reading.
@@ -55,7 +56,8 @@ class Observation:
     code: packed bits (edge.codes), 8..32 bytes; code_space: id of the encoders that made it.
     source: path as given, "microphone:<name>" or "stdin".
     first_sample: index of the window's first sample from the start of source, at sample_rate_hz.
-    n_samples: real samples in the window (fewer than the encoder takes when a short sound was repeated).
+    n_samples: real samples in the window (fewer than the encoder takes when a short sound was repeated);
+    0 for a picture, which has no length: first_sample is then 0 and sample_rate_hz PICTURE_RATE_HZ.
     Raises ObservationError on an impossible value.
     """
 
@@ -78,17 +80,22 @@ class Observation:
         require.text(ObservationError, "source", self.source)
         require.integer(ObservationError, "first_sample", self.first_sample, 0, MAX_INT)
         require.integer(ObservationError, "sample_rate_hz", self.sample_rate_hz, 1, MAX_INT)
-        require.integer(ObservationError, "n_samples", self.n_samples, 1, MAX_INT)
+        require.integer(ObservationError, "n_samples", self.n_samples, 0, MAX_INT)
         require.instance(ObservationError, "instant", self.instant, (Instant,))
 
     @property
+    def is_picture(self) -> bool:
+        """Return whether it is a picture, not a window of sound."""
+        return self.n_samples == 0
+
+    @property
     def offset_s(self) -> float:
-        """Return where the window starts, in seconds from the start of its source."""
+        """Return where the window starts, in seconds from the start of its source; 0 for a picture."""
         return self.first_sample / self.sample_rate_hz
 
     @property
     def duration_s(self) -> float:
-        """Return the length of the real audio in the window, in seconds."""
+        """Return the length of the real audio in the window, in seconds; 0 for a picture."""
         return self.n_samples / self.sample_rate_hz
 
     @property

@@ -9,13 +9,10 @@ from pathlib import Path
 from edge.audio_events import Skipped
 from edge.bundle import ImageInput
 from edge.clock import Clock, SystemClock
-from edge.file_search import files_below
+from edge.file_search import PICTURE_SUFFIXES, files_below
 from edge.images import Pixels, pixels_of, try_image
 from edge.observation import ClockState, Instant
 from edge.utf8 import shown
-
-# For the search of folders. A file named outright is tried whatever it is called.
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +66,7 @@ class PictureSource:
 def _search(folder: Path | str) -> Iterator[str | Skipped]:
     """Yield the pictures below a folder, and what could not be searched."""
     n_found = 0
-    for found in files_below(folder, SUFFIXES):
+    for found in files_below(folder, PICTURE_SUFFIXES):
         n_found += 1
         yield (
             Skipped(shown(found.filename), f"cannot be read: {found.strerror}")

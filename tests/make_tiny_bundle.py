@@ -99,11 +99,14 @@ def constant(name: str, value: object) -> onnx.TensorProto:
 
 
 def model(
-    nodes: list[onnx.NodeProto], inputs: list[onnx.ValueInfoProto], constants: list[onnx.TensorProto]
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    constants: list[onnx.TensorProto],
+    output: onnx.ValueInfoProto | None = None,
 ) -> bytes:
-    """Return the bytes of a checked model with the output logits [batch, 256]."""
+    """Return the bytes of a checked model; its output is logits [batch, 256] where none is given."""
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CODE_BITS])
-    graph = helper.make_graph(nodes, "tiny", inputs, [logits], constants)
+    graph = helper.make_graph(nodes, "tiny", inputs, [output or logits], constants)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
     onnx.checker.check_model(made, full_check=True)
     return bytes(made.SerializeToString())

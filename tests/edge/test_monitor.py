@@ -27,7 +27,7 @@ from edge.monitor_arguments import configuration, parse_arguments
 from edge.monitor_reports import JsonReport, PlainReport, position
 from edge.monitor_view import LiveView, level_dbfs
 from edge.observation import Instant
-from edge.pipeline import Totals
+from edge.pipeline_keeper import Totals
 from edge.stopping import Stop
 from edge.store_reader import StoreReader
 from edge.store_tables import StoreTables

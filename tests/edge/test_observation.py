@@ -94,7 +94,7 @@ def test_another_version_is_refused(version: object) -> None:
         ("space", None, "code_space: expected non-empty text, found None"),
         ("first", -1, "first_sample: expected an integer from 0"),
         ("rate", 0, "sample_rate_hz: expected an integer from 1"),
-        ("n", 0, "n_samples: expected an integer from 1"),
+        ("n", -1, "n_samples: expected an integer from 0"),
         ("boottime", -5, "boottime_ns: expected an integer from 0"),
         ("wall", 2**63, "wall_ns: expected an integer from 0"),
         ("clock", "sundial", "clock_state: expected one of unset, rtc, ntp, gnss, found 'sundial'"),

@@ -20,6 +20,7 @@ from edge.errors import EncoderError, StoreError
 from edge.matcher import Matcher
 from edge.observation import Detection, Instant, Observation
 from edge.pipeline import Pipeline
+from edge.pipeline_keeper import Keeper
 from edge.store import ObservationStore
 from edge.store_reader import StoreReader
 from edge.store_tables import StoreTables
@@ -62,14 +63,15 @@ def build(encoder: AudioEncoder, watchlist: Watchlist, tiny: Bundle) -> Callable
         assert tiny.manifest.calibration is not None
         matcher = Matcher(watchlist, tiny.manifest.decoys, tiny.manifest.calibration)
         using = parts.pop("encoder", encoder)
-        return Pipeline(using, matcher, store or Unstored("dev"), clips, Notes(), hop_samples, **parts)
+        keeper = Keeper(store or Unstored("dev"), Notes())
+        return Pipeline(using, matcher, keeper, clips, hop_samples, **parts)
 
     return pipeline
 
 
 def notes(pipeline: Pipeline) -> Notes:
-    assert isinstance(pipeline.listener, Notes)
-    return pipeline.listener
+    assert isinstance(pipeline.keeper.listener, Notes)
+    return pipeline.keeper.listener
 
 
 def tone(hz: float, seconds: float, first_sample: int = 0) -> Block:
@@ -91,8 +93,8 @@ def test_every_window_becomes_an_observation_with_the_code_of_its_sound(
         pack(encoder.encode(block.samples[i * 8_000 : (i + 1) * 8_000])).tobytes() for i in range(3)
     ]
     assert {(o.device_id, o.source, o.code_space) for o in found} == {("dev", "a.wav", encoder.code_space)}
-    assert pipeline.totals.n_windows == 3
-    assert pipeline.totals.seconds_audio == pytest.approx(3.0)
+    assert pipeline.keeper.totals.n_windows == 3
+    assert pipeline.keeper.totals.seconds_audio == pytest.approx(3.0)
 
 
 def test_sounds_of_the_watchlist_are_detected_and_others_are_not(build: Callable[..., Pipeline]) -> None:
@@ -100,7 +102,7 @@ def test_sounds_of_the_watchlist_are_detected_and_others_are_not(build: Callable
     pipeline.run([tone(500, 1), tone(1000, 1, 8_000), tone(2500, 1, 16_000), End("a.wav")])
     found = [[d.query for d in detections] for _, detections in notes(pipeline).observed_]
     assert found == [["low"], [], ["high"]]
-    assert pipeline.totals.n_detections == 2
+    assert pipeline.keeper.totals.n_detections == 2
 
 
 def test_the_hop_sets_how_many_windows_there_are(build: Callable[..., Pipeline]) -> None:
@@ -197,7 +199,7 @@ def test_gaps_and_skipped_files_are_counted_told_and_break_windows(build: Callab
     pipeline.run([tone(500, 1), gap, tone(500, 1, 8_800), End("a.wav"), skipped])
     assert notes(pipeline).told == [("lost", 8_000, 800, RATE_HZ), ("b.wav", "bad")]
     assert [o.first_sample for o, _ in notes(pipeline).observed_] == [0, 8_800]
-    assert (pipeline.totals.n_gaps, pipeline.totals.n_skipped) == (1, 1)
+    assert (pipeline.keeper.totals.n_gaps, pipeline.keeper.totals.n_skipped) == (1, 1)
 
 
 class FailingStore(Unstored):
@@ -267,4 +269,4 @@ def test_busy_time_leaves_out_the_waiting_for_sound(build: Callable[..., Pipelin
 
     pipeline = build(clock=clock)
     pipeline.run(events())
-    assert pipeline.totals.busy_s == pytest.approx(4 * 0.25)
+    assert pipeline.keeper.totals.busy_s == pytest.approx(4 * 0.25)
