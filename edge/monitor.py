@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from edge.audio_events import Gap, Skipped
-from edge.bundle import Bundle, default_bundle
+from edge.bundle import Bundle, Runtime, default_bundle
 from edge.clips import ClipWriter
 from edge.config import Config
 from edge.encoder import AudioEncoder, compile_queries
@@ -188,23 +189,28 @@ def _tell_start(
 ) -> None:
     """Tell with what the recorder listens, and with what it looks."""
     manifest = bundle.manifest
-    common = {
-        "bundle": f"{manifest.name} {manifest.version}",
-        "code_space": manifest.code_space,
-        "queries": sum(not query.decoy for query in watchlist.queries),
-    }
+    n_queries = sum(not query.decoy for query in watchlist.queries)
+
+    def tell(name: str, runtime: Runtime, **details: Any) -> None:
+        report.state(
+            name,
+            bundle=f"{manifest.name} {manifest.version}",
+            code_space=manifest.code_space,
+            runtime=runtime,
+            queries=n_queries,
+            **details,
+        )
+
     if hearing is not None:
         encoder = hearing.encoder
-        report.state(
+        tell(
             "listening",
-            **common,
-            runtime=encoder.runtime,
+            encoder.runtime,
             window_s=encoder.window_samples / encoder.sample_rate_hz,
             hop_s=hearing.hop_samples / encoder.sample_rate_hz,
         )
     if seeing is not None:
-        size = seeing.encoder.takes.size
-        report.state("looking", **common, runtime=seeing.encoder.runtime, size_pixels=size)
+        tell("looking", seeing.encoder.runtime, size_pixels=seeing.encoder.takes.size)
 
 
 def _log_to_stderr() -> None:

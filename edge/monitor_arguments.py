@@ -17,6 +17,7 @@ _Section = TypeVar("_Section", Deployment, Audio, Encoding, Monitor)
 
 _EXAMPLE = """example:
   edge-monitor --queries watchlist.txt --input recordings/
+  edge-monitor --queries watchlist.txt --input pictures/ --bundle image-bundle
   edge-monitor --queries watchlist.txt --microphone "USB Audio" --json
   arecord -t raw -f S16_LE -r 48000 | edge-monitor --queries watchlist.txt --input - --rate 48000
   edge-monitor --config /etc/fieldcube/rpi4.toml"""
@@ -26,7 +27,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the flags."""
     parser = argparse.ArgumentParser(
         prog="edge-monitor",
-        description="Listen, and tell when a sound of the watchlist is heard.",
+        description="Listen, or look at pictures, and tell when something of the watchlist is there.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -36,7 +37,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--input",
         nargs="+",
         metavar="PATH",
-        help="files and folders; - = raw PCM on standard input",
+        help="files and folders of sound or, with a bundle for them, pictures; - = raw PCM on standard input",
     )
     add(
         "--microphone",
@@ -61,7 +62,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--bundle", type=Path, metavar="FOLDER", help="encoders and calibration (default: the starter)")
     add("--runtime", choices=("auto", "onnx", "tflite"), help="what runs the encoder (auto)")
     add("--threads", type=int, metavar="N", help="of the encoder (1)")
-    add("--hop", type=float, metavar="SECONDS", help="from window to window (half a window)")
+    add("--hop", type=float, metavar="SECONDS", help="from window to window of sound (half a window)")
     add(
         "--store",
         type=store_path,

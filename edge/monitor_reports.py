@@ -16,7 +16,7 @@ class Report(Listener, Protocol):
     """A listener of the pipeline that also tells how a run begins and ends."""
 
     def state(self, name: str, **details: Any) -> None:
-        """Tell that the recorder is in another state: listening, store_failing, store_recovered, store_begun_anew."""
+        """Tell of another state: listening, looking, store_failing, store_recovered, store_begun_anew."""
 
     def summary(self, totals: Totals, real_time_factor: float | None) -> None:
         """Tell what the run came to."""
@@ -128,6 +128,7 @@ def summary_record(totals: Totals, real_time_factor: float | None) -> dict[str, 
         "n_skipped": totals.n_skipped,
         "n_gaps": totals.n_gaps,
         "n_clips_lost": totals.n_clips_lost,
+        "n_pictures": totals.n_pictures,
         "seconds_audio": round(totals.seconds_audio, 3),
         "real_time_factor": None if real_time_factor is None else round(real_time_factor, 6),
     }
@@ -135,12 +136,11 @@ def summary_record(totals: Totals, real_time_factor: float | None) -> dict[str, 
 
 def detection_line(observation: Observation, detection: Detection) -> str:
     """Return a detection for people: when, where, what, how sure."""
-    when = observation.started_at or position(observation.offset_s)
+    at = place(observation)
+    when = observation.started_at or at or "-"
     sure = f"{100 * detection.probability:.0f} %, {detection.distance} bits"
     clip = f"  {detection.clip}" if detection.clip else ""
-    return (
-        f"{when}  {detection.query}  ({sure})  {observation.source} at {position(observation.offset_s)}{clip}"
-    )
+    return f"{when}  {detection.query}  ({sure})  {observation.source}{at and ' at '}{at}{clip}"
 
 
 def gap_line(gap: Gap, sample_rate_hz: int) -> str:
@@ -152,12 +152,21 @@ def gap_line(gap: Gap, sample_rate_hz: int) -> str:
 def summary_line(totals: Totals, real_time_factor: float | None) -> str:
     """Return the summary for people."""
     speed = "" if not real_time_factor else f", {1 / real_time_factor:.0f} times real time"
-    parts = [f"{totals.seconds_audio:.1f} s of sound{speed}", _count(totals.n_windows, "window")]
+    n_heard = totals.n_windows - totals.n_pictures
+    parts = []
+    if totals.seconds_audio or not totals.n_pictures:
+        parts = [f"{totals.seconds_audio:.1f} s of sound{speed}", _count(n_heard, "window")]
+    parts += [_count(totals.n_pictures, "picture")] if totals.n_pictures else []
     parts.append(_count(totals.n_detections, "detection"))
     parts += [_count(n, what) for n, what in ((totals.n_gaps, "gap"),) if n]
     parts += [f"{totals.n_skipped} skipped"] if totals.n_skipped else []
     parts += [f"{_count(totals.n_clips_lost, 'clip')} lost"] if totals.n_clips_lost else []
     return ", ".join(parts)
+
+
+def place(observation: Observation) -> str:
+    """Return where an observation is in its source, "" for a picture, which is all of it."""
+    return "" if observation.is_picture else position(observation.offset_s)
 
 
 def position(seconds: float) -> str:

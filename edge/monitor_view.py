@@ -1,4 +1,4 @@
-"""The live view of edge-monitor: level meter, real-time factor, what the last windows were nearest to, detections."""
+"""The live view of edge-monitor: level meter, real-time factor, what the last windows or pictures were nearest to, detections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from edge.audio_events import Block, Gap, Skipped
 from edge.matcher import Matcher
-from edge.monitor_reports import detection_line, gap_line, position, summary_line
+from edge.monitor_reports import detection_line, gap_line, place, summary_line
 from edge.observation import Detection, Observation
 from edge.pipeline_keeper import Totals
 
@@ -102,7 +102,8 @@ class LiveView:
 
     def _view(self) -> Group:
         """Return what is shown now; every line printed above it draws it again."""
-        return Group(Text(self._state, "dim"), self._meter(), self._counts(), self._nearest())
+        meter = [] if self._totals.n_pictures else [self._meter()]
+        return Group(Text(self._state, "dim"), *meter, self._counts(), self._nearest())
 
     def _meter(self) -> Text:
         n_full = round(_METER_LETTERS * (1 - self._rms_dbfs / _FLOOR_DBFS))
@@ -121,7 +122,7 @@ class LiveView:
     def _nearest(self) -> Table:
         table = Table.grid(padding=(0, 2))
         for observation in self._recent:
-            cells = [Text(position(observation.offset_s), style="dim")]
+            cells = [Text(place(observation) or observation.source, style="dim")]
             for near in self._matcher.nearest(observation, _N_NEAREST):
                 style = "dim" if near.query.decoy else ""
                 cells.append(Text(f"{near.query.name} {100 * near.probability:.0f} %", style=style))

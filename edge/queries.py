@@ -48,7 +48,12 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("watchlist", type=Path, help="watchlist.txt, or a compiled watchlist.json")
     add("-o", "--output", type=Path, metavar="FILE", help="write the compiled list here")
     add("--bundle", type=Path, metavar="FOLDER", help="the bundle of the recorder (default: the starter)")
-    add("--runtime", choices=("auto", "onnx", "tflite"), default="auto", help="for sound: queries (auto)")
+    add(
+        "--runtime",
+        choices=("auto", "onnx", "tflite"),
+        default="auto",
+        help="for sound: and image: queries (auto)",
+    )
     add("--json", action="store_true", help="print one JSON object a line")
     return parser.parse_args(argv)
 

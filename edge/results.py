@@ -148,8 +148,14 @@ def _export(found: Iterable[Found], form: str, output: Path | None) -> None:
         return
     make, ending = _PER_SOURCE[form]
     by_source: dict[str, list[Found]] = {}
+    n_pictures = 0
     for pair in found:
-        by_source.setdefault(pair[0].source, []).append(pair)
+        if pair[0].is_picture:
+            n_pictures += 1
+        else:
+            by_source.setdefault(pair[0].source, []).append(pair)
+    if n_pictures:
+        print(f"edge-results: {n_pictures} detections in pictures are not for {form}", file=sys.stderr)
     if output is None:
         if len(by_source) > 1:
             raise UsageError(

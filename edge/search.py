@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _ROWS_PER_TABLE = 1000
 _EXAMPLE = """example:
   edge-search "a dog barking" --store fieldcube.sqlite --since 2026-05-01 --top 5
-  edge-search --sound phoebe.wav --json"""
+  edge-search --sound phoebe.wav --json
+  edge-search --image deer.jpg --bundle image-bundle"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,13 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="edge-search",
-        description="Search everything that a recorder has stored for a sound described in words.",
+        description="Search everything that a recorder has stored for a sound or a picture described in words.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("text", nargs="?", help="the sound to look for, in words")
+    add("text", nargs="?", help="what to look for, in words")
     add("--sound", type=Path, metavar="FILE", help="look for what sounds like this recording instead")
+    add("--image", type=Path, metavar="FILE", help="look for what looks like this picture instead")
     add(
         "--store",
         type=store_path,
@@ -74,21 +76,23 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _search(args: argparse.Namespace) -> None:
-    if (args.text is None) == (args.sound is None):
-        found = "neither" if args.text is None else "both"
-        raise UsageError(f"expected a text or --sound FILE, found {found}; see edge-search --help")
+    given = [each for each in (args.text, args.sound, args.image) if each is not None]
+    if len(given) != 1:
+        raise UsageError(
+            f"expected a text, --sound FILE or --image FILE, found {len(given)} of them; see edge-search --help"
+        )
     if args.text is not None and not args.text.strip():
-        raise UsageError("expected a sound described in words, found an empty text")
+        raise UsageError("expected what to look for in words, found an empty text")
     if args.text is not None:
         require.text(UsageError, "text", args.text)
     if args.top < 0:
         raise UsageError(f"--top: expected 0 (all) or more, found {args.top}")
     period = Period.parse(args.since, args.until)
-    query = args.text if args.text is not None else shown(args.sound)
+    query = shown(given[0])
     with StoreReader.open(args.store) as reader:  # before the encoder: a wrong path is told at once
         bundle = Bundle.load(args.bundle or default_bundle())
         space = bundle.manifest.code_space
-        logits = _sound_logits(bundle, args.sound) if args.sound else _text_logits(bundle, args.text)
+        logits = _logits(bundle, args)
         if args.asymmetric:
             hits = reader.asymmetric_top_k(logits, space, args.top, period)
         else:
@@ -100,6 +104,15 @@ def _search(args: argparse.Namespace) -> None:
         else:
             _print_tables(records, query)
         _note_what_was_left_out(reader, space, period)
+
+
+def _logits(bundle: Bundle, args: argparse.Namespace) -> NDArray[np.float32]:
+    """Return the logits float32 [code_bits] of what is looked for."""
+    if args.sound is not None:
+        return _sound_logits(bundle, args.sound)
+    if args.image is not None:
+        return _image_logits(bundle, args.image)
+    return _text_logits(bundle, args.text)
 
 
 def _text_logits(bundle: Bundle, text: str) -> NDArray[np.float32]:
@@ -116,6 +129,13 @@ def _sound_logits(bundle: Bundle, sound: Path) -> NDArray[np.float32]:
     from edge.encoder import encode_file, open_audio_encoder
 
     return encode_file(open_audio_encoder(bundle), sound)
+
+
+def _image_logits(bundle: Bundle, image: Path) -> NDArray[np.float32]:
+    """Return the logits float32 [code_bits] of a picture."""
+    from edge.encoder import encode_picture, open_image_encoder
+
+    return encode_picture(open_image_encoder(bundle), image)
 
 
 def _records(hits: Iterator[Hit], query: str, bundle: Bundle) -> Iterator[dict[str, Any]]:
@@ -152,9 +172,8 @@ def _print_tables(records: Iterator[dict[str, Any]], query: str) -> None:
             likely = "-" if record["probability"] is None else f"{record['probability']:.2f}"
             start = "-" if record["started_at"] is None else record["started_at"][:19].replace("T", " ")
             bits = f"{record['distance']:.4g}"
-            table.add_row(
-                str(record["rank"]), likely, bits, _clock(record["offset_s"]), start, record["source"]
-            )
+            at = _clock(record["offset_s"]) if record["duration_s"] else "-"  # a picture has no length
+            table.add_row(str(record["rank"]), likely, bits, at, start, record["source"])
         console.print(table)
         n_rows += len(chunk)
     if n_rows == 0:

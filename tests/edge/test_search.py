@@ -189,9 +189,9 @@ def test_observations_of_another_bundle_beside_ours_are_counted(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "expected a text or --sound FILE, found neither"),
-        (["a dog", "--sound", "b.wav"], 2, "expected a text or --sound FILE, found both"),
-        (["  "], 2, "expected a sound described in words, found an empty text"),
+        ([], 2, "expected a text, --sound FILE or --image FILE, found 0 of them"),
+        (["a dog", "--sound", "b.wav"], 2, "expected a text, --sound FILE or --image FILE, found 2 of them"),
+        (["  "], 2, "expected what to look for in words, found an empty text"),
         (["\udcff"], 2, "text: expected text in UTF-8, found '\\udcff'"),
         (["a dog", "--top", "-1"], 2, "--top: expected 0 (all) or more, found -1"),
         (["a dog", "--since", "soon"], 2, "--since: expected a time like"),
