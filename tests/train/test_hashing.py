@@ -207,6 +207,19 @@ def test_training_moves_adapters_and_heads_and_lowers_the_loss(tmp_path, whole):
     assert ended[1] < ended[0]
 
 
+def test_the_rate_falls_over_both_phases_as_over_one(tmp_path, monkeypatch, whole):
+    asked = []
+
+    def recorded(step, n_steps, peak, final):
+        asked.append((step, n_steps))
+        return peak
+
+    monkeypatch.setattr(hashing, "cosine_rate", recorded)
+    monkeypatch.setattr("train.head_fitting.cosine_rate", recorded)
+    tiny_run(tmp_path, whole[1])
+    assert asked == [(step, 15) for step in range(15)]
+
+
 def test_statistics_of_the_towers_stay(whole):
     pair, cache = tiny_pair(), whole[1]
     before = pair.observation.norm.running_mean.clone()
