@@ -110,10 +110,8 @@ def binary(
     widths = sorted({b for b in bits if b < items.shape[1]} | {items.shape[1]})
     found: list[Representation] = []
     for width in widths:
-        own = (
-            evened(queries[:, :width]),
-            items[:, :width],
-        )  # one scale: distances of two queries can be compared
+        # asymmetric: queries of one scale, so that the distances of two queries can be compared
+        own = evened(queries[:, :width]), items[:, :width]
         ending = PREFIX if width < widths[-1] else ""
         for name, table_of in TABLES.items():
             pair = (queries[:, :width], items[:, :width]) if name == "sigmoid" else own

@@ -16,7 +16,18 @@ from train.evaluate_codes import Features, binary, continuous, evaluate_pair, me
 from train.metrics import cosine_table, hamming_table
 from train.questions import added, both_species, farthest_of_two, questions_of, side_by_side
 from train.retrieval import Relevance, zero_shot
-from train.rows import POOLED, columns_of, flat, knee, paper_tables, plot_bits, summary, write_csv
+from train.rows import (
+    POOLED,
+    columns_of,
+    curves,
+    flat,
+    knee,
+    knees,
+    paper_tables,
+    plot_bits,
+    summary,
+    write_csv,
+)
 
 N_SPECIES, N_ITEMS, N_FEATURES, N_BITS = 12, 120, 48, 64
 
@@ -121,6 +132,14 @@ def test_zero_shot_accuracy_is_that_of_one_whole_table(world, rows, monkeypatch)
     assert again[-1].zero_shot == pytest.approx(whole)
 
 
+def test_the_scale_of_a_query_does_not_make_it_the_nearest(world, rows):
+    loud = np.where(world.asked.query_of_text == 2, 9.0, 1.0).astype(np.float32)[:, None]
+    codes = binary(world.asked, world.features, lambda f: world.head(f) * loud, world.head, ())
+    shouted = next(r for r in codes if r.name == "asymmetric 64")
+    found = measure("forest", "tiny", shouted, world.asked, n_orders=1)
+    assert found[-1].zero_shot == pytest.approx(row(rows, "asymmetric 64").zero_shot)
+
+
 def test_sentences_ask_every_item_and_are_no_classes(world):
     sentences = (
         TextQuery("a bird in flight", frozenset({5, 2}), "behaviour"),
@@ -175,6 +194,18 @@ def test_csv_holds_every_row_and_leaves_what_is_unknown_empty(rows, tmp_path):
     assert first["distinct"] == ""
     staged = next(r for r in read if "top 30" in r["representation"])
     assert staged["zero_shot"] == ""
+
+
+def test_curves_run_over_all_widths_and_leave_second_stages_out(rows):
+    by_bits, level = curves(rows, "forest")
+    assert {name: sorted(maps) for name, maps in by_bits.items()} == {
+        f"tiny, {kind}": [16, 32, 64] for kind in ("binary", "asymmetric", "sigmoid")
+    }
+    pooled = row(rows, "binary 32 prefix").figures.map_retrieved[1000]
+    assert by_bits["tiny, binary"][32] == pytest.approx(100 * pooled)
+    assert list(level) == ["tiny, continuous pretrained"]
+    assert len(knees(rows)) == 3
+    assert knees(rows)[0].startswith("forest, tiny, binary: 64 bits keep 95%")
 
 
 def test_plot_and_summary_show_what_was_measured(rows, tmp_path):

@@ -50,6 +50,7 @@ def test_a_row_of_ours_stands_under_the_papers():
     ours = {
         "binary 256": {"Ray-finned Fishes": 50.0, "Birds": 61.5, "Avg": 55.75, "Fungi of the sea": 1.0},
         "asymmetric 256": {"Birds": 62.0},
+        "binary 128 prefix": {"Birds": 40.25},
     }
     table = beside("I", ["BioCLIP"], ours, "tiny, run 1")
     console = Console(width=260, file=io.StringIO())
@@ -65,6 +66,10 @@ def test_a_row_of_ours_stands_under_the_papers():
     assert "61.50" in rows[1]
     assert "50.00" in rows[1]
     assert rows[0].index("63.41") == rows[1].index("61.50")
+    at_128 = [i for i, line in enumerate(lines) if "binary 128" in line]
+    assert "37.49" in lines[at_128[0]]
+    assert "40.25" in lines[at_128[1]]  # the prefix of a longer code stands under the paper's own 128 bits
+    assert len(at_128) == 2
     assert rows[2].count(".") == 1  # asymmetric: no row of the paper, one figure of ours
 
 

@@ -117,7 +117,7 @@ def test_no_answers_give_no_figure_instead_of_zero():
 
 def test_reranking_orders_the_fetched_and_leaves_the_rest_behind():
     first = np.array([[3.0, 1.0, 2.0, 9.0, 8.0]], dtype=np.float32)
-    finer = {1: 0.9, 2: 0.1, 0: 0.5}
+    finer = {1: 90.0, 2: 10.0, 0: 50.0}  # larger than the coarse distances of those that stay behind
     asked: list[int] = []
 
     def second(row: int, items: np.ndarray) -> np.ndarray:
