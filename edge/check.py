@@ -19,10 +19,11 @@ from edge.check_board import (
     check_memory,
     check_microphone,
     check_store,
+    picture_memory_mb,
 )
-from edge.check_encoders import check_audio, check_speed, check_text, runtimes_to_check
+from edge.check_encoders import check_golden, check_picture_speed, check_speed
 from edge.config import Config, read_config
-from edge.encoder import AudioEncoder, compile_queries, open_audio_encoder
+from edge.encoder import AudioEncoder, compile_queries, open_audio_encoder, open_image_encoder
 from edge.errors import FieldcubeError, UsageError
 from edge.matcher import Matcher
 from edge.store_schema import store_path
@@ -78,18 +79,24 @@ def checks(config: Config) -> Iterator[Check]:
         if manifest.calibration
         else "no distance says how likely a sound is: export with a calibration",
     )
+    held = {entry.modality for entry in manifest.encoders if entry.size_bytes}
+    options = config.encoder.runtime, config.encoder.threads
     try:
-        encoder = open_audio_encoder(bundle, config.encoder.runtime, config.encoder.threads)
+        if "audio" in held or "image" not in held:
+            encoder = open_audio_encoder(bundle, *options)
+            yield Check("encoder", True, encoder.runtime)
+            yield _check_hop(encoder, config.monitor.hop_s)
+            yield check_speed(encoder, config.monitor.hop_s)
+        if "image" in held:
+            image_encoder = open_image_encoder(bundle, *options)
+            yield Check("encoder of pictures", True, image_encoder.runtime)
+            yield check_picture_speed(image_encoder)
     except FieldcubeError as error:
         yield Check("encoder", False, None, hint=str(error))
         return
-    yield Check("encoder", True, encoder.runtime)
-    yield _check_hop(encoder, config.monitor.hop_s)
-    yield check_speed(encoder, config.monitor.hop_s)
-    yield check_memory()  # before other encoders are opened
-    for runtime in runtimes_to_check(bundle):
-        yield from check_audio(bundle, runtime)
-    yield from check_text(bundle)
+    # before other encoders are opened
+    yield check_memory(limit_mb=picture_memory_mb()) if "image" in held else check_memory()
+    yield from check_golden(bundle)
     if config.monitor.queries is not None:
         yield _check_queries(bundle, config)
 
@@ -101,9 +108,7 @@ def _load(config: Config) -> tuple[Bundle | None, Check]:
         bundle = Bundle.load(folder)
         for encoder in bundle.manifest.encoders:
             if encoder.size_bytes:
-                bundle.read(encoder)
-                if encoder.modality == "text":
-                    bundle.read_tokenizer(encoder)
+                bundle.read_all(encoder)
         for golden in bundle.manifest.golden:
             bundle.read(golden)
     except FieldcubeError as error:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import Bundle, Modality, Runtime
 from edge.check_board import Check
-from edge.encoder import Encoder, available_runtimes, open_audio_encoder, open_text_encoder
+from edge.encoder import (
+    Encoder,
+    ImageEncoder,
+    available_runtimes,
+    open_audio_encoder,
+    open_image_encoder,
+    open_text_encoder,
+)
 from edge.errors import BundleError, FieldcubeError
 
 MAX_LOAD = 0.7  # of a core: above it, a hot or busy board falls behind
@@ -22,10 +29,18 @@ MIN_AGREEMENT = (
 _N_SPEED_WINDOWS = 5
 
 
-def runtimes_to_check(bundle: Bundle) -> list[Runtime]:
-    """Return the runtimes that are installed and that the bundle has an encoder of sound for."""
-    held = {e.runtime for e in bundle.manifest.encoders if e.modality == "audio" and e.size_bytes}
+def runtimes_to_check(bundle: Bundle, modality: Modality) -> list[Runtime]:
+    """Return the runtimes that are installed and that the bundle has an encoder here for."""
+    held = {e.runtime for e in bundle.manifest.encoders if e.modality == modality and e.size_bytes}
     return [runtime for runtime in available_runtimes() if runtime in held]
+
+
+def check_golden(bundle: Bundle) -> Iterator[Check]:
+    """Encode the golden inputs again, in every runtime that is installed and that the bundle has an encoder here for."""
+    checks = {"audio": check_audio, "image": check_image, "text": check_text}
+    for modality in get_args(Modality):
+        for runtime in runtimes_to_check(bundle, modality):
+            yield from checks[modality](bundle, runtime)
 
 
 def check_speed(
@@ -45,6 +60,18 @@ def check_speed(
     return Check("speed", load <= MAX_LOAD, load, "real-time factor", MAX_LOAD, hint)
 
 
+def check_picture_speed(encoder: ImageEncoder, clock: Callable[[], float] = time.perf_counter) -> Check:
+    """Measure how long the encoder takes for a picture: median time. Pictures wait, so there is no limit."""
+    grey = np.zeros((3, encoder.takes.size, encoder.takes.size), np.float32)
+    encoder.encode(grey)  # the first run allocates
+    times_s = []
+    for _ in range(_N_SPEED_WINDOWS):
+        start = clock()
+        encoder.encode(grey)
+        times_s.append(clock() - start)
+    return Check("speed of pictures", True, statistics.median(times_s), "s")
+
+
 def check_audio(bundle: Bundle, runtime: Runtime) -> Iterator[Check]:
     """Encode the golden windows again in one runtime."""
 
@@ -55,16 +82,26 @@ def check_audio(bundle: Bundle, runtime: Runtime) -> Iterator[Check]:
     yield from _compared(bundle, "audio", runtime, encode)
 
 
-def check_text(bundle: Bundle) -> Iterator[Check]:
-    """Encode the golden sentences again, where the board has an encoder for them and what runs it."""
+def check_image(bundle: Bundle, runtime: Runtime) -> Iterator[Check]:
+    """Resize and encode the golden pictures again in one runtime."""
 
     def encode(arrays: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-        encoder = open_text_encoder(bundle)
+        from edge.images import pixels_of  # brings Pillow: only where there are pictures
+
+        encoder = open_image_encoder(bundle, runtime)
+        return np.stack([encoder.encode(pixels_of(picture, encoder.takes)) for picture in arrays["inputs"]])
+
+    yield from _compared(bundle, "image", runtime, encode)
+
+
+def check_text(bundle: Bundle, runtime: Runtime) -> Iterator[Check]:
+    """Encode the golden sentences again in one runtime."""
+
+    def encode(arrays: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        encoder = open_text_encoder(bundle, runtime=runtime)
         return np.stack([encoder.encode(str(text)) for text in arrays["texts"]])
 
-    has_encoder = any(e.modality == "text" and e.size_bytes for e in bundle.manifest.encoders)
-    if has_encoder and "onnx" in available_runtimes():
-        yield from _compared(bundle, "text", "onnx", encode)
+    yield from _compared(bundle, "text", runtime, encode)
 
 
 def golden_samples(window: NDArray[Any]) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ Modality = Literal["audio", "image", "text"]
 Runtime = Literal["onnx", "tflite"]
 
 _PROVENANCE_KEYS = ("train_run", "commit", "data")
-_OPTIONAL_KEYS = ("pad_id", "head")  # written only where they say something
+_OPTIONAL_KEYS = ("pad_id", "head", "reference")  # written only where they say something
 _T = TypeVar("_T")
 
 _INPUTS: dict[str, type[AudioInput] | type[ImageInput] | type[TextInput]] = {
@@ -142,6 +142,25 @@ class GoldenEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceEntry:
+    """A .npz (no pickle) of codes that alarms are judged by before a site is known (edge.reference).
+
+    hop_s: from one background window to the next; source: what was heard, for people.
+    """
+
+    file: str
+    sha256: str
+    hop_s: float
+    source: str
+
+    def __post_init__(self) -> None:
+        require_plain_name("file", self.file)
+        require_sha256("sha256", self.sha256)
+        require.number(BundleError, "hop_s", self.hop_s, 0.01, 86_400.0)
+        require.text(BundleError, "source", self.source)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """All of manifest.json.
 
@@ -162,6 +181,7 @@ class Manifest:
     licence_note: str
     provenance: Mapping[str, Any]
     figures: Mapping[str, Any]
+    reference: ReferenceEntry | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -177,6 +197,8 @@ class Manifest:
         _require_entries("golden", self.golden, GoldenEntry)
         if self.calibration is not None:
             require.instance(BundleError, "calibration", self.calibration, (Calibration,))
+        if self.reference is not None:
+            require.instance(BundleError, "reference", self.reference, (ReferenceEntry,))
         for i, decoy in enumerate(self.decoys):
             if len(decoy.code) * 8 != self.code_bits:
                 found = f"{len(decoy.code) * 8} bits"
@@ -193,6 +215,17 @@ class Manifest:
         require.instance(BundleError, "figures", self.figures, (Mapping,))
 
 
+def files_of(manifest: Manifest) -> dict[str, str]:
+    """Return {name: sha256} of every file that a manifest names."""
+    files = {entry.file: entry.sha256 for entry in (*manifest.encoders, *manifest.golden)}
+    for entry in manifest.encoders:
+        if entry.head is not None:
+            files[entry.head.file] = entry.head.sha256
+        if isinstance(entry.input, TextInput):
+            files[entry.input.tokenizer] = entry.input.tokenizer_sha256
+    return files
+
+
 def parse_manifest(content: bytes, file: str) -> Manifest:
     """Return the manifest in the bytes of a manifest.json; unknown keys are ignored.
 
@@ -206,14 +239,16 @@ def parse_manifest(content: bytes, file: str) -> Manifest:
     version = SPLIT_FORMAT_VERSION if is_split else FORMAT_VERSION
     require.version(BundleError, file, root, version, "use the bundle and the fieldcube of one release")
     names = [each.name for each in fields(Manifest)]
-    root = dict(require.keys(BundleError, file, root, names))
+    root = dict(require.keys(BundleError, file, root, [n for n in names if n not in _OPTIONAL_KEYS]))
     try:
         root["encoders"] = tuple(_encoder(item, at) for at, item in _items(root, "encoders"))
         root["decoys"] = tuple(_decoy(item, at) for at, item in _items(root, "decoys"))
         root["golden"] = tuple(_build(GoldenEntry, item, at) for at, item in _items(root, "golden"))
         if root["calibration"] is not None:
             root["calibration"] = _build(Calibration, root["calibration"], "calibration")
-        return Manifest(**{name: root[name] for name in names})
+        if root.get("reference") is not None:
+            root["reference"] = _build(ReferenceEntry, root["reference"], "reference")
+        return Manifest(**{name: root[name] for name in names if name in root})
     except BundleError as error:
         raise BundleError(f"{file}: {error}") from error
 
@@ -227,6 +262,8 @@ def format_manifest(manifest: Manifest) -> bytes:
             for key in _OPTIONAL_KEYS:
                 if key in holder and holder[key] is None:
                     del holder[key]
+    if root["reference"] is None:
+        del root["reference"]
     for decoy in root["decoys"]:
         decoy["code"] = decoy["code"].hex()
     root = {"format_version": root.pop("format_version"), **root}
