@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge.bundle import MANIFEST_NAME, Bundle, write_bundle
+from edge.bundle import MANIFEST_NAME, Bundle, TextInput, write_bundle
 from edge.errors import BundleError
-from edge.manifest import Manifest, files_of, parse_manifest
+from edge.manifest import Manifest, parse_manifest
+
+
+def files_of(manifest: Manifest) -> dict[str, str]:
+    """Return {name: sha256} of every file that a manifest names."""
+    files = {golden.file: golden.sha256 for golden in manifest.golden}
+    for entry in manifest.encoders:
+        files[entry.file] = entry.sha256
+        if entry.head is not None:
+            files[entry.head.file] = entry.head.sha256
+        if isinstance(entry.input, TextInput):
+            files[entry.input.tokenizer] = entry.input.tokenizer_sha256
+    return files
 
 
 def changed_files(before: Manifest, after: Manifest) -> tuple[str, ...]:

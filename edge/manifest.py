@@ -215,17 +215,6 @@ class Manifest:
         require.instance(BundleError, "figures", self.figures, (Mapping,))
 
 
-def files_of(manifest: Manifest) -> dict[str, str]:
-    """Return {name: sha256} of every file that a manifest names."""
-    files = {entry.file: entry.sha256 for entry in (*manifest.encoders, *manifest.golden)}
-    for entry in manifest.encoders:
-        if entry.head is not None:
-            files[entry.head.file] = entry.head.sha256
-        if isinstance(entry.input, TextInput):
-            files[entry.input.tokenizer] = entry.input.tokenizer_sha256
-    return files
-
-
 def parse_manifest(content: bytes, file: str) -> Manifest:
     """Return the manifest in the bytes of a manifest.json; unknown keys are ignored.
 
