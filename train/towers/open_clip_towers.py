@@ -6,7 +6,7 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,14 @@ from edge.bundle import ImageInput
 from train.lora import LoraSettings
 from train.torchvision_ops import make_torchvision_importable
 from train.towers.clip_tokenizer import clip_tokenizer_json
-from train.towers.pair import TowerError, TowerPair
+from train.towers.pair import TowerError, TowerPair, first_line
 
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-RESIZE = "shortest-side-bicubic-centre-crop"
+RESIZE: dict[tuple[str, str], Literal["shortest-side-bicubic-centre-crop", "squash-bicubic"]] = {
+    ("shortest", "bicubic"): "shortest-side-bicubic-centre-crop",
+    ("squash", "bicubic"): "squash-bicubic",
+}
+VOCABULARY = 49408  # words of CLIP's own tokenizer
 # the whole attention of every block, both towers
 LORA = LoraSettings(
     observation_targets=r"visual\.transformer\.resblocks\.\d+\.attn",
@@ -109,6 +113,10 @@ def open_clip_pair(
         raise TowerError(
             f"{source}: expected a CLIP text tower (causal, no class token), found {type(text).__name__}; this model is not supported"
         )
+    if text.token_embedding.num_embeddings != VOCABULARY:
+        raise TowerError(
+            f"{source}: expected CLIP's vocabulary of {VOCABULARY} words, found {text.token_embedding.num_embeddings}; this model is not supported"
+        )
     size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
     mean = tuple(getattr(visual, "image_mean", None) or OPENAI_MEAN)
     std = tuple(getattr(visual, "image_std", None) or OPENAI_STD)
@@ -122,7 +130,7 @@ def open_clip_pair(
         modality="image",
         observation=vision,
         text=ClipText(text).eval(),
-        input=ImageInput(int(size), mean, std, RESIZE),
+        input=ImageInput(int(size), mean, std, _resize(visual, source)),
         tokenizer_json=clip_tokenizer_json(tokenizer_file, text.context_length),
         max_tokens=text.context_length,
         pad_id=0,
@@ -131,6 +139,17 @@ def open_clip_pair(
         licence="none: random weights" if is_random else licence,
         temperature=1 / float(model.logit_scale.detach().exp()),
     )
+
+
+def _resize(visual: Any, source: str) -> Literal["shortest-side-bicubic-centre-crop", "squash-bicubic"]:
+    """How the model's own settings bring a picture to its size."""
+    settings = getattr(visual, "preprocess_cfg", {})
+    found = settings.get("resize_mode", "shortest"), settings.get("interpolation", "bicubic")
+    if found not in RESIZE:
+        raise TowerError(
+            f"{source}: expected pictures resized by their shortest side or squashed, bicubic, found {', '.join(found)}; not supported"
+        )
+    return RESIZE[found]
 
 
 def _created(open_clip: Any, spec: str, source: str) -> Any:
@@ -147,18 +166,13 @@ def _created(open_clip: Any, spec: str, source: str) -> Any:
             else ""
         )
         raise TowerError(
-            f"{source}: expected a model that open_clip can open, found: {_first_line(error)}{hint}"
+            f"{source}: expected a model that open_clip can open, found: {first_line(error)}{hint}"
         ) from error
 
 
 def _is_not_about_random_weights(record: logging.LogRecord) -> bool:
     """Drop open_clip's warnings that an architecture by name has no weights: it was asked for so."""
     return "No pretrained weights" not in record.getMessage()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
 
 
 def _require_files(folder: Path, source: str) -> None:

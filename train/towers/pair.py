@@ -21,6 +21,12 @@ class TowerError(FieldcubeError):
     """A tower that cannot be opened, or is none that this project can deploy."""
 
 
+def first_line(error: Exception) -> str:
+    """The kind of an error of another library and how its message begins."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
 @dataclass(frozen=True, slots=True)
 class TowerPair:
     """Two towers without heads, in eval mode; nothing else depends on where they come from.
