@@ -12,6 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edge.errors import FieldcubeError
+
+
+class ProjectionError(FieldcubeError):
+    """Features that no projection tells apart."""
+
+
 N_ROTATIONS = 50  # iterations of ITQ; the error stops falling before
 
 
@@ -43,6 +50,8 @@ def fit_lsh(
     Args:
         text, observation: features [n_texts, n_features], [n_observations, n_features]; pairs are not needed. Without
             observations ([0, n_features]) their mean is taken to be zero.
+
+    Raises ProjectionError for features that are all the same.
     """
     matrix = np.random.default_rng(seed).standard_normal((text.shape[1], n_bits))
     return _heads(text, observation, matrix)
@@ -56,6 +65,7 @@ def fit_itq(
     More bits than principal directions: the rest are random projections of the same subspace.
     """
     parts = [_centred(features) for features in (text, observation) if len(features)]
+    _require_spread(parts)
     both = np.concatenate([part / np.sqrt(len(part)) for part in parts])  # each modality weighs the same
     _, singular, directions = np.linalg.svd(both, full_matrices=False)
     rank = int((singular > singular[0] * 1e-5).sum())
@@ -80,6 +90,13 @@ def _centred(features: NDArray[np.float32]) -> NDArray[np.float64]:
     return unit - unit.mean(axis=0)
 
 
+def _require_spread(parts: list[NDArray[np.float64]]) -> None:
+    if max((float(np.abs(part).max()) for part in parts), default=0.0) < 1e-6:
+        raise ProjectionError(
+            "projection: expected features of several things, found all the same; give more texts or observations"
+        )
+
+
 def _unit(features: NDArray[np.float32]) -> NDArray[np.float64]:
     wide = features.astype(np.float64)
     return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
@@ -89,10 +106,10 @@ def _heads(
     text: NDArray[np.float32], observation: NDArray[np.float32], matrix: NDArray[np.float64]
 ) -> tuple[ProjectionHead, ProjectionHead]:
     heads = []
-    logits = [_centred(features) @ matrix for features in (text, observation) if len(features)]
-    matrix = matrix / max(
-        float(np.concatenate(logits).std()), 1e-12
-    )  # logits of unit spread: limits of parity hold for them as for others
+    parts = [_centred(features) for features in (text, observation) if len(features)]
+    _require_spread(parts)
+    # logits of unit spread: limits of parity hold for them as for others
+    matrix = matrix / float(np.concatenate([part @ matrix for part in parts]).std())
     for features in (text, observation):
         mean = _unit(features).mean(axis=0) if len(features) else np.zeros(features.shape[1])
         heads.append(ProjectionHead(torch.from_numpy(mean).float(), torch.from_numpy(matrix).float()))

@@ -77,13 +77,17 @@ def add_adapters(module: nn.Module, targets: str, rank: int, alpha: float, dropo
     """Put LoRA into the layers of `module` whose full name matches `targets`; everything else is frozen. The module is changed in place.
 
     Raises:
-        LoraError: nothing matches, or only an attention's out_proj does (its adapter would never be applied).
+        LoraError: nothing matches, only an attention's out_proj does (its adapter would never be applied), or a layer has no
+            matrix to adapt.
     """
     make_torchvision_importable()
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
 
-    names = [name for name, _ in module.named_modules() if re.fullmatch(targets, name)]
+    try:
+        names = [name for name, _ in module.named_modules() if re.fullmatch(targets, name)]
+    except re.error as error:
+        raise LoraError(f"LoRA targets {targets!r}: expected a regular expression, found {error}") from error
     if not names:
         shown = ", ".join(
             sorted({name.rsplit(".", 1)[-1] for name, _ in module.named_modules() if name})[:20]
@@ -99,27 +103,35 @@ def add_adapters(module: nn.Module, targets: str, rank: int, alpha: float, dropo
                 f"LoRA target {name}: expected the whole attention, found its out_proj alone, whose adapter is never applied; target {parent}"
             )
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=targets)
-    tuner = LoraModel(module, {ADAPTER: config}, ADAPTER)
+    try:
+        tuner = LoraModel(module, {ADAPTER: config}, ADAPTER)
+    except ValueError as error:  # a layer of a kind without LoRA
+        kinds = sorted({type(module.get_submodule(name)).__name__ for name in names})
+        raise LoraError(
+            f"LoRA targets {targets!r}: expected layers with a matrix (linear, convolution, attention), found {', '.join(kinds)}"
+        ) from error
     return Adapters(module, tuner)
 
 
 def require_effect(adapters: Adapters, run: Callable[[nn.Module], Tensor]) -> None:
-    """Raise LoraError where the output of `run` does not depend on the adapters: each starts as zero, so one is moved and put back."""
+    """Raise LoraError where the output of `run` does not follow every adapter, by the gradients of their outer matrices."""
     module = adapters.module
     was_training = module.training
     module.eval()
-    before = adapters.state()
-    with torch.no_grad():
-        plain = run(module)
-        for name, value in module.state_dict().items():
-            if _is_adapter(name) and "lora_B" in name:
-                value.add_(0.01)
-        moved = run(module)
-    adapters.load(before)
+    outer = {name: p for name, p in module.named_parameters() if _is_adapter(name) and "lora_B" in name}
+    with torch.enable_grad():
+        found = run(module)
+        weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(0)).to(found)
+        gradients = torch.autograd.grad((found * weights).sum(), list(outer.values()), allow_unused=True)
     module.train(was_training)
-    if not bool((plain - moved).abs().max() > 0):
+    idle = [
+        name.partition(".lora_")[0]
+        for name, each in zip(outer, gradients, strict=True)
+        if each is None or not bool(each.abs().max() > 0)
+    ]
+    if idle:
         raise LoraError(
-            "adapters: expected the output to follow them, found it unchanged; choose other targets"
+            f"adapters: expected the output to follow them, found it unchanged by {', '.join(idle[:5])}; choose other targets"
         )
 
 
