@@ -5,6 +5,9 @@ Examples:
     python -m train evaluate --bundle edge/starter --data ../data --json figures.json
     python -m train folds --preset starter_folds --data ../data --out runs/folds
     python -m train hash --preset bioclip --dataset inat21:/data/inat21/train_mini.json --out runs/bioclip
+    python -m train evaluate --checkpoint runs/bioclip/hash.safetensors --dataset inat24:/data/inat24/val.json --csv out.csv --plot out.png
+    python -m train sweep --over lambda --preset bioclip --dataset inat21:/data/inat21/train_mini.json --csv lambda.csv
+    python -m train overfit
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from train.overfit import Overfit
     from train.sweep_trials import Bench
 
+logger = logging.getLogger(__name__)
 SWEEPS = ("lambda", "rank", "targets", "prompts", "bits", "objective")
 HELD_OUT_SHARE = 0.2  # of each species' items, where no other data set is given
 CACHE = Path.home() / ".cache" / "fieldcube" / "features"
@@ -78,8 +81,11 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     values = tuple(arguments.values or DEFAULTS[arguments.over])
     if not values:
         values = present_targets(bench.open_pair())
-    for value in values:
-        varied(settings, arguments.over, value, 0)  # a wrong value is told before hours of training
+    chosen = [
+        varied(settings, arguments.over, value, 0) for value in values
+    ]  # a wrong value is told before hours of training
+    if arguments.over == "prompts":
+        values = worded_apart(bench, {v: s.prompts for v, s in zip(values, chosen, strict=True)})
     outcomes = sweep(arguments.over, values, arguments.seeds, Trainer(bench, arguments.over).train)
     Console(width=None if Console().is_terminal else 160).print(table_of(outcomes))
     if arguments.csv:
@@ -87,6 +93,16 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         plot_sweep(outcomes, arguments.plot)
     return 0
+
+
+def worded_apart(bench: Bench, prompts: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The prompt formats that word some species unlike those before them; the others (taxonomic without a taxonomy) are told and left out."""
+    kept: dict[tuple[str, ...], str] = {}
+    for value, formats in prompts.items():
+        same = kept.setdefault(bench.training(formats).sentences, value)
+        if same != value:
+            logger.warning("prompts %r: here every species is worded as with %r; left out", value, same)
+    return tuple(kept.values())
 
 
 def base_settings(arguments: argparse.Namespace) -> HashRunSettings:

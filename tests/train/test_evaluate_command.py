@@ -210,6 +210,18 @@ def test_a_sweep_tells_a_wrong_value_before_it_trains(run, tmp_path, capsys):
     assert "expected --preset or --encoder" in capsys.readouterr().err
 
 
+def test_prompt_formats_that_word_nothing_differently_are_left_out(run, tmp_path, caplog):
+    near, _, _, cache = run
+    files = ["--csv", str(tmp_path / "s.csv"), "--cache", str(cache), "--out", str(tmp_path)]
+    preset = tmp_path / "tiny.toml"
+    preset.write_text('name = "tiny"\nencoder = "tiny"\nn_bits = 16\n')
+    data = ["--preset", str(preset), "--dataset", near, "--epochs", "1"]
+    assert main(["sweep", "--over", "prompts", *data, *files]) == 0
+    values = list(dict.fromkeys(r["value"] for r in read(tmp_path / "s.csv")))
+    assert values == ["scientific", "common", "scientific with common name", "all"]
+    assert "prompts 'taxonomic': here every species is worded as with 'scientific'" in caplog.text
+
+
 def test_one_setting_changes_and_all_others_stay():
     base = varied(SETTINGS, "prompts", "all", 3)
     for over, value, changed in (
