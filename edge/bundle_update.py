@@ -12,6 +12,8 @@ from edge.manifest import Manifest, parse_manifest
 def files_of(manifest: Manifest) -> dict[str, str]:
     """Return {name: sha256} of every file that a manifest names."""
     files = {golden.file: golden.sha256 for golden in manifest.golden}
+    if manifest.reference is not None:
+        files[manifest.reference.file] = manifest.reference.sha256
     for entry in manifest.encoders:
         files[entry.file] = entry.sha256
         if entry.head is not None:

@@ -2,7 +2,7 @@
 
 They share the 256 logits of tests/make_tiny_bundle.py: red is a low tone, green a middle one, blue a high one, so that both bundles
 can be one of sound and pictures. What is made is what exporters give: an ONNX sentence encoder without attention mask, TFLite ones
-of 16 tokens with and without it, and each image encoder whole and as a tower and a head.
+of 16 tokens with and without it, and each encoder whole and as a tower and a head.
 Needs onnx, onnxruntime, torch and litert-torch: python tests/make_tiny_image_bundle.py
 """
 
@@ -102,11 +102,12 @@ class Head(torch.nn.Module):
 
 
 class Words(torch.nn.Module):
-    """Ids int32 [1, 16], and a mask where it is given -> logits [1, 256]."""
+    """Ids int32 [1, 16], and a mask where it is given -> logits [1, 256], or features [1, 8] without a head."""
 
-    def __init__(self) -> None:
+    def __init__(self, head: torch.nn.Module | None = None) -> None:
         super().__init__()
-        self.table, self.head = torch.nn.Parameter(torch.from_numpy(vocabulary()[1])), Head()
+        self.table = torch.nn.Parameter(torch.from_numpy(vocabulary()[1]))
+        self.head = torch.nn.Identity() if head is None else head
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Map ids to logits; the row of the padding is zeros, so that it does not need the mask."""
@@ -145,6 +146,7 @@ def onnx_files() -> dict[str, bytes]:
         "image_tower.onnx": model(nodes, [pixels], constants, features),
         "image_head.onnx": model(more_nodes, [features], more),
         "text.onnx": model(words + more_nodes, [ids], tables + more),
+        "text_tower.onnx": model(words, [ids], tables, features),
     }
 
 
@@ -158,8 +160,9 @@ def tflite_files() -> dict[str, bytes]:
         "image.tflite": (torch.nn.Sequential(Tower(), Head()), (pixels,)),
         "image_tower.tflite": (Tower(), (pixels,)),
         "image_head.tflite": (Head(), (features,)),
-        "text.tflite": (Words(), (ids, mask)),
-        "text_ids.tflite": (Words(), (ids,)),
+        "text.tflite": (Words(Head()), (ids, mask)),
+        "text_ids.tflite": (Words(Head()), (ids,)),
+        "text_tower.tflite": (Words(), (ids, mask)),
     }
     files = {}
     for name, (module, inputs) in graphs.items():

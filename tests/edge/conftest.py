@@ -3,27 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from edge.bundle import Bundle
+from edge.bundle import Bundle, write_bundle
 from edge.codes import pack
 from edge.encoder import AudioEncoder, available_runtimes, open_audio_encoder
 from edge.observation import Instant, Observation
 from edge.watchlist import Query, Watchlist
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_bundle"
+TINY_IMAGE = Path(__file__).parents[1] / "data" / "tiny_image_bundle"
 RATE_HZ = 44_100  # of the recordings: not the encoder's, so that they are resampled
 
 WriteTones = Callable[..., Path]
+Paint = Callable[..., Path]
 
 
 @pytest.fixture
 def tiny() -> Bundle:
     return Bundle.load(TINY)
+
+
+@pytest.fixture
+def tiny_image() -> Bundle:
+    return Bundle.load(TINY_IMAGE)
+
+
+@pytest.fixture
+def both(tiny: Bundle, tiny_image: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Return a bundle of sound and pictures in one code space."""
+    sound = tuple(entry for entry in tiny.manifest.encoders if entry.modality == "audio")
+    heard = tuple(entry for entry in tiny.manifest.golden if entry.modality == "audio")
+    manifest = replace(
+        tiny_image.manifest,
+        encoders=(*sound, *tiny_image.manifest.encoders),
+        golden=(*heard, *tiny_image.manifest.golden),
+    )
+    files: dict[str, bytes | Path] = {
+        path.name: path
+        for bundle in (tiny, tiny_image)
+        for path in bundle.folder.iterdir()
+        if path.name != "manifest.json"
+    }
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "both", manifest, files)
+
+
+@pytest.fixture
+def colours(tiny_image: Bundle) -> Watchlist:
+    """Red, green and blue as queries, compiled when the bundle was made: needs no text encoder."""
+    golden = tiny_image.golden("text")
+    assert golden is not None
+    logits = dict(zip(golden["texts"].tolist(), golden["logits_onnx"], strict=True))
+    queries = [
+        Query(name, text, code=pack(logits[text]).tobytes(), logits=tuple(map(float, logits[text])))
+        for name, text in (("red", "a red sound"), ("green", "green"), ("blue", "the blue one"))
+    ]
+    return Watchlist(tiny_image.manifest.code_space, 256, "tiny-image 1", tuple(queries))
+
+
+@pytest.fixture
+def paint() -> Paint:
+    """Return paint(path, rgb, size, **options of PIL's save): a picture of one colour with a little noise."""
+    from PIL import Image
+
+    def write(
+        path: Path,
+        rgb: tuple[int, int, int] = (200, 90, 90),
+        size: tuple[int, int] = (40, 24),
+        **options: Any,
+    ) -> Path:
+        noise = np.random.default_rng(4).integers(-8, 9, (size[1], size[0], 3))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((np.asarray(rgb) + noise).clip(0, 255).astype(np.uint8)).save(path, **options)
+        return path
+
+    return write
 
 
 @pytest.fixture(params=["onnx", "tflite"])
