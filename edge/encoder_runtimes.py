@@ -42,7 +42,10 @@ def choose(bundle: Bundle, modality: Modality, runtime: RuntimeChoice) -> Encode
     named = [entry for entry in bundle.manifest.encoders if entry.modality == modality]
     if not named:
         return bundle.encoder_entry(modality)  # raises, and says what is there
-    held = [entry for entry in named if entry.size_bytes] or named  # some may be left off a board
+    held = [entry for entry in named if entry.size_bytes]  # some may be left off a board
+    if not held:
+        bundle.read(named[0])  # says which file is not there, before anything is asked for that would run it
+        held = named
     held.sort(key=lambda entry: _RUNTIMES.index(entry.runtime))
     reasons = []
     for entry in held:
