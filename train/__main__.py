@@ -24,7 +24,7 @@ import numpy as np
 from rich.logging import RichHandler
 
 from edge.errors import FieldcubeError
-from train import evaluate_command, hash_command, sweep_command
+from train import evaluate_command, hash_command, pack_command, sweep_command
 
 if TYPE_CHECKING:
     from train.loop import StarterModel
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Each adds its commands: add_parser(commands) makes parsers whose default `run` takes the arguments and returns the exit code.
 # At import they load nothing heavy: a command brings torch in when it runs.
-MODULES = (evaluate_command, hash_command, sweep_command)
+MODULES = (evaluate_command, hash_command, sweep_command, pack_command)
 
 
 def _add_common(parser: argparse.ArgumentParser, preset: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import soundfile
@@ -113,16 +114,26 @@ class ParquetContent:
 
     def read(self) -> bytes:
         """Return its bytes. Raises DatasetError where the cell has none."""
-        import pyarrow.parquet
-
-        table = pyarrow.parquet.ParquetFile(self.path).read_row_group(self.row_group, columns=[self.column])
-        cell = table.column(self.column)[self.row].as_py()
+        cell = _column(self.path, self.row_group, self.column)[self.row].as_py()
         content = cell.get("bytes") if isinstance(cell, Mapping) else cell
         if not isinstance(content, bytes):
             raise DatasetError(
                 f"{self.name}: expected bytes in column {self.column}, found {type(content).__name__}"
             )
         return content
+
+
+@lru_cache(maxsize=2)
+def _column(path: Path, row_group: int, column: str) -> Any:
+    """A column of a row group, kept for the rows that are read next."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.ParquetFile(path).read_row_group(row_group, columns=[column])
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DatasetError(f"{path}: expected a parquet file of the data set, found: {error}") from error
+    return table.column(column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,5 +200,5 @@ def load_image(item: Item) -> Image.Image:
     try:
         with Image.open(io.BytesIO(item.content.read())) as picture:
             return ImageOps.exif_transpose(picture).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise DatasetError(f"{item.content.name}: expected a picture, found: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,7 @@ def open_folder(file: Path, options: Mapping[str, str]) -> Dataset:
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(
             f"{file}: expected a CSV with the columns file and label, found {error}"
         ) from error
@@ -30,14 +31,17 @@ def open_folder(file: Path, options: Mapping[str, str]) -> Dataset:
         found = ", ".join(rows[0]) if rows else "no rows"
         raise DatasetError(f"{file}: expected a CSV with the columns file and label, found {found}")
     wanted = options.get("split")
-    rows = [row for row in rows if wanted is None or row.get("split") == wanted]
+    chosen = [(n, row) for n, row in enumerate(rows, start=2) if wanted is None or row.get("split") == wanted]
+    if not chosen:
+        known = ", ".join(sorted({row.get("split") or "" for row in rows} - {""})) or "none"
+        raise DatasetError(f"{file}: expected rows of split {wanted}, found the splits {known}")
     species, items, kinds = {}, [], set()
-    for number, row in enumerate(rows, start=2):
+    for number, row in chosen:
         label = (row["label"] or "").strip()
         if label:
             group = (row.get("group") or "").strip() or "all"
             species[label] = Species(label, (row.get("scientific_name") or "").strip(), label, (), group)
-        path = file.parent / row["file"]
+        path = file.parent / (row["file"] or "")
         kinds.add(_modality(path, file, number))
         times = [_seconds(row.get(name), file, number, name) for name in ("start_s", "duration_s")]
         keys = (label,) if label else ()
@@ -46,7 +50,7 @@ def open_folder(file: Path, options: Mapping[str, str]) -> Dataset:
         )
     if len(kinds) > 1:
         raise DatasetError(f"{file}: expected recordings or pictures, found both; make a CSV of each")
-    return Dataset(file.parent.name, kinds.pop() if kinds else "audio", tuple(items), species)
+    return Dataset(file.parent.name, kinds.pop(), tuple(items), species)
 
 
 def _modality(path: Path, file: Path, line: int) -> Literal["audio", "image"]:
@@ -62,16 +66,22 @@ def _seconds(value: str | None, file: Path, line: int, name: str) -> float | Non
     if not value:
         return None
     try:
-        return float(value)
-    except ValueError as error:
-        raise DatasetError(f"{file}:{line}: expected seconds in {name}, found {value!r}") from error
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise DatasetError(f"{file}:{line}: expected seconds in {name}, found {value!r}")
+    return seconds
 
 
 def open_fieldcube(path: Path, options: Mapping[str, str]) -> Dataset:
     """Open the project's own recordings (docs/data.md). Options: sets=esc10,phoebe_audio; split=train|validation; fold=0..4."""
     names = tuple(options.get("sets", "esc10").split(","))
+    fold = options.get("fold", "0")
+    if fold not in ("0", "1", "2", "3", "4"):
+        raise DatasetError(f"fieldcube:{path}: expected fold=0 to fold=4, found {fold!r}")
     recordings = load_recordings(path, names)
-    training, validation = split(recordings, int(options.get("fold", "0")))
+    training, validation = split(recordings, int(fold))
     chosen = {"train": training, "validation": validation}.get(options.get("split", "train"))
     if chosen is None:
         raise DatasetError(

@@ -1,7 +1,9 @@
-"""Parquet files of the Hugging Face hub: BirdSet's five-second test windows, INQUIRE-Rerank's queries with their pictures.
+"""Parquet files of the Hugging Face hub: BirdSet's windows of soundscapes, INQUIRE-Rerank's queries with their pictures.
 
-BirdSet (huggingface.co/datasets/DBD-research-group/BirdSet, configs such as HSN, split test_5s): audio {bytes, path} at 32 kHz,
-ebird_code_multilabel: numbers, whose names (eBird codes) are in the schema's metadata under "huggingface". INQUIRE-Rerank
+BirdSet (huggingface.co/datasets/DBD-research-group/BirdSet, a folder for each config such as HSN) is published as
+HSN_metadata_test_5s.parquet with filepath and ebird_code_multilabel (eBird codes), beside tar files of the recordings, which must be
+unpacked; copies of it (mteb/BirdSet) are parquet files with the audio inside, {bytes, path} at 32 kHz, and ebird_code_multilabel as
+numbers, whose names are in the schema's metadata under "huggingface". Both are read. INQUIRE-Rerank
 (huggingface.co/datasets/evendrow/INQUIRE-Rerank): query, image {bytes, path}, relevant, iconic_group, inat24_image_id.
 """
 
@@ -9,23 +11,58 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from train.datasets.contract import Dataset, DatasetError, Item, ParquetContent, Species, TextQuery
+from train.datasets.contract import (
+    Content,
+    Dataset,
+    DatasetError,
+    FileContent,
+    Item,
+    ParquetContent,
+    Species,
+    TextQuery,
+)
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+LABELS = "ebird_code_multilabel"
+WINDOWS = "test_5s"  # the split whose files are windows already
+# (code, scientific name, common name): eBird's download, eBird's API, and a plain one
+TAXONOMIES = (
+    ("SPECIES_CODE", "SCI_NAME", "PRIMARY_COM_NAME"),
+    ("SPECIES_CODE", "SCIENTIFIC_NAME", "COMMON_NAME"),
+    ("ebird_code", "scientific_name", "common_name"),
+)
 
 
-def files_of(path: Path, pattern: str) -> list[Path]:
-    """Parquet files of a folder whose name fits, or the file itself."""
-    files = [path] if path.is_file() else sorted(path.rglob(pattern))
+def files_of(path: Path, split: str) -> list[Path]:
+    """Parquet files of a split in a folder, as the hub names them, or the file itself."""
+    if path.is_file():
+        return [path]
+    found = sorted(path.rglob("*.parquet"))
+    files = [
+        file
+        for file in found
+        if file.stem == split
+        or file.stem.startswith(f"{split}-")
+        or file.stem.endswith(f"_metadata_{split}")
+        or file.parent.name == split  # as the hub converts them: HSN/test_5s/0000.parquet
+    ]
     if not files:
-        raise DatasetError(f"{path}: expected parquet files {pattern}, found none")
+        names = ", ".join(file.name for file in found[:5]) or "none"
+        raise DatasetError(
+            f"{path}: expected parquet files of the split {split} ({split}-*.parquet), found {names}"
+        )
     return files
 
 
-def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Yield (row group, row, values of the columns)."""
+def _opened(file: Path, columns: tuple[str, ...]) -> ParquetFile:
+    """A parquet file that has the columns."""
     import pyarrow
     import pyarrow.parquet
 
@@ -33,69 +70,128 @@ def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, int, dict
         parquet = pyarrow.parquet.ParquetFile(file)
     except (OSError, pyarrow.ArrowException) as error:
         raise DatasetError(f"{file}: expected a parquet file, found: {error}") from error
-    missing = [name for name in columns if name not in parquet.schema_arrow.names]
+    found = parquet.schema_arrow.names
+    missing = [name for name in columns if name not in found]
     if missing:
         raise DatasetError(
-            f"{file}: expected the columns {', '.join(columns)}, found no {missing[0]} among {', '.join(parquet.schema_arrow.names)}"
+            f"{file}: expected the columns {', '.join(columns)}, found no {missing[0]} among {', '.join(found)}"
         )
+    return parquet
+
+
+def _rows(parquet: ParquetFile, columns: tuple[str, ...]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yield (row group, row, values of the columns; None for one that is not there)."""
+    there = [name for name in columns if name in parquet.schema_arrow.names]
+    empty = dict.fromkeys(columns)
     for group in range(parquet.num_row_groups):
-        for row, values in enumerate(parquet.read_row_group(group, columns=list(columns)).to_pylist()):
-            yield group, row, values
+        for row, values in enumerate(parquet.read_row_group(group, columns=there).to_pylist()):
+            yield group, row, {**empty, **values}
 
 
-def class_names(file: Path, column: str) -> list[str] | None:
+def class_names(parquet: ParquetFile, column: str) -> list[str] | None:
     """Names of the class numbers of a column, from the hub's metadata in the schema; None where it has none."""
-    import pyarrow.parquet
-
-    metadata = pyarrow.parquet.ParquetFile(file).schema_arrow.metadata or {}
+    metadata = parquet.schema_arrow.metadata or {}
     feature = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {}).get(column)
-    while isinstance(feature, Mapping) and "names" not in feature:
-        feature = feature.get("feature")
-    return None if feature is None else [str(name) for name in feature["names"]]
+    while feature is not None:  # a list of classes is written in several ways
+        if isinstance(feature, list):
+            feature = feature[0] if feature else None
+        elif "names" in feature:
+            return [str(name) for name in feature["names"]]
+        else:
+            feature = feature.get("feature")
+    return None
 
 
-def read_ebird(file: Path) -> dict[str, tuple[str, str]]:
-    """Read (scientific, common) names by eBird code from a CSV.
-
-    Columns: eBird's own (SPECIES_CODE, SCI_NAME, PRIMARY_COM_NAME), or
-    ebird_code, scientific_name, common_name.
-    """
+def read_ebird(file: Path) -> dict[str, Species]:
+    """Read the birds of eBird's taxonomy in CSV by their code. Raises DatasetError."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{file}: expected a taxonomy in CSV, found {error}") from error
-    for names in (
-        ("SPECIES_CODE", "SCI_NAME", "PRIMARY_COM_NAME"),
-        ("ebird_code", "scientific_name", "common_name"),
-    ):
+    for names in TAXONOMIES:
         if rows and all(name in rows[0] for name in names):
-            return {row[names[0]]: (row[names[1]], row[names[2]]) for row in rows if row[names[0]]}
+            birds = (_bird(row, *(str(row[name] or "").strip() for name in names)) for row in rows)
+            return {bird.key: bird for bird in birds if bird.key}
     found = ", ".join(rows[0]) if rows else "no rows"
-    raise DatasetError(f"{file}: expected columns SPECIES_CODE, SCI_NAME, PRIMARY_COM_NAME, found {found}")
+    raise DatasetError(f"{file}: expected the columns {', '.join(TAXONOMIES[0])}, found {found}")
+
+
+def _bird(row: Mapping[str, Any], code: str, scientific: str, common: str) -> Species:
+    order = str(row.get("ORDER1") or row.get("ORDER") or "").strip()  # ORDER since 2024
+    family = str(row.get("FAMILY") or "").partition("(")[0].strip()  # "Strigidae (Owls)"
+    parts = scientific.split()
+    taxonomy: tuple[str, ...] = ()
+    if order and len(parts) == 2:
+        taxonomy = ("Animalia", "Chordata", "Aves", order, family, *parts)
+    return Species(code, scientific, common, taxonomy, "Aves")
 
 
 def open_birdset(path: Path, options: Mapping[str, str]) -> Dataset:
-    """Open a config of BirdSet: a folder with parquet files of the split `test_5s` (option `split`), or one file.
+    """Open a config of BirdSet: a folder with the parquet files of the split `test_5s` (option `split`), or one file.
 
-    Option `taxonomy`: CSV that names eBird codes; without it a code is its own name, which no tower has learnt.
+    Option `taxonomy`: CSV that names eBird codes; without it a code is its own name, which no tower has learnt. In the split `test` an
+    item is the part of a recording between start_time and end_time.
     """
-    files = files_of(path, f"{options.get('split', 'test_5s')}*.parquet")
-    names = class_names(files[0], "ebird_code_multilabel")
-    known = read_ebird(Path(options["taxonomy"])) if "taxonomy" in options else {}
-    items, codes = [], set()
+    wanted = options.get("split", WINDOWS)
+    files = files_of(path, wanted)
+    known = read_ebird(Path(options["taxonomy"])) if "taxonomy" in options else None
+    items: list[Item] = []
+    codes: set[str] = set()
+    recordings = _Recordings(path if path.is_dir() else path.parent)
     for file in files:
-        for group, row, values in _rows(file, ("ebird_code_multilabel",)):
-            labels = values["ebird_code_multilabel"] or []
-            keys = tuple(_code(file, label, names) for label in labels)
+        parquet = _opened(file, (LABELS,))
+        names = class_names(parquet, LABELS)
+        codes |= set(names or ())
+        inside = "audio" in parquet.schema_arrow.names
+        columns = (LABELS, "ebird_code", "filepath", "start_time", "end_time")
+        for group, row, values in _rows(parquet, columns):
+            labels = values[LABELS] or ([] if values["ebird_code"] is None else [values["ebird_code"]])
+            keys = tuple(dict.fromkeys(_code(file, label, names) for label in labels))
             codes |= set(keys)
-            items.append(Item(ParquetContent(file, group, row, "audio"), keys, "Aves"))
-    codes |= set(names or ())
+            content: Content = (
+                ParquetContent(file, group, row, "audio")
+                if inside
+                else recordings.find(file, values["filepath"])
+            )
+            times = (None, None) if wanted == WINDOWS else _times(values)
+            items.append(Item(content, keys, "Aves", *times))
     species = {}
     for code in sorted(codes):
-        scientific, common = known.get(code, (code, ""))
-        species[code] = Species(code, scientific, common, (), "Aves")
+        if known is not None and code not in known:
+            raise DatasetError(
+                f"{options['taxonomy']}: expected the eBird code {code}, found none; BirdSet has the codes of eBird's taxonomy of 2021"
+            )
+        species[code] = Species(code, code, "", (), "Aves") if known is None else known[code]
     return Dataset(f"birdset {path.stem}", "audio", tuple(items), species)
+
+
+class _Recordings:
+    """Recordings that lie beside a metadata file, wherever their tar files were unpacked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, Path] | None = None
+
+    def find(self, file: Path, name: str | None) -> FileContent:
+        """Return a recording by its name. Raises DatasetError where it is not there."""
+        if self.files is None:
+            self.files = {each.name: each for each in sorted(self.folder.rglob("*.ogg"))}
+        found = self.files.get(Path(name or "").name)
+        if found is None:
+            raise DatasetError(
+                f"{file}: expected the recording {name or '(no filepath)'} in {self.folder}, found none; "
+                "unpack the *_test5s_shard_*.tar.gz there"
+            )
+        return FileContent(found)
+
+
+def _times(values: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Start and duration in seconds of a part of a recording."""
+    start, end = values["start_time"], values["end_time"]
+    if start is None or end is None or not math.isfinite(start) or not start < end < math.inf:
+        return None, None
+    return float(start), float(end - start)
 
 
 def _code(file: Path, label: object, names: list[str] | None) -> str:
@@ -109,15 +205,16 @@ def _code(file: Path, label: object, names: list[str] | None) -> str:
 
 
 def open_inquire(path: Path, options: Mapping[str, str]) -> Dataset:
-    """Open INQUIRE-Rerank: each query with the pictures that are listed for it, and those of them that answer it."""
-    files = files_of(path, f"{options.get('split', '')}*.parquet")
+    """Open INQUIRE-Rerank, split `test` or `validation`: each query with the pictures that are listed for it, and those that answer it."""
+    wanted = options.get("split", "test")
+    columns = ("query", "relevant", "iconic_group", "inat24_image_id")
     places: dict[Any, int] = {}
     items: list[Item] = []
     relevant: dict[str, set[int]] = {}
     listed: dict[str, set[int]] = {}
     groups: dict[str, str] = {}
-    for file in files:
-        for group, row, values in _rows(file, ("query", "relevant", "iconic_group", "inat24_image_id")):
+    for file in files_of(path, wanted):
+        for group, row, values in _rows(_opened(file, (*columns, "image")), columns):
             image = values["inat24_image_id"]
             if image not in places:  # the same picture is listed under several queries
                 places[image] = len(items)
@@ -132,4 +229,4 @@ def open_inquire(path: Path, options: Mapping[str, str]) -> Dataset:
         TextQuery(text, frozenset(found), groups[text], frozenset(listed[text]))
         for text, found in relevant.items()
     )
-    return Dataset(f"inquire {path.stem}", "image", tuple(items), {}, queries)
+    return Dataset(f"inquire {wanted}", "image", tuple(items), {}, queries)

@@ -1,11 +1,13 @@
-"""Webdataset shards: tar files whose members share a stem: KEY.wav or KEY.jpg with KEY.json {species, scientific_name, common_name, taxonomy, group}.
+"""Webdataset shards: tar files whose members share a stem: KEY.wav or KEY.jpg with KEY.json.
 
-Read at random through the offsets of their members, so a shard must lie on a disk. Written by `python -m train pack` through the
-webdataset library, and readable by every loader of that format.
+The JSON: {"species": [key, ...], "group", "start_s", "duration_s", "names": [{"key", "scientific", "common", "taxonomy", "group"}, ...]}, with
+a name for each species. Read at random through the offsets of their members, so a shard must lie on a disk, not compressed. Written by
+`python -m train pack` through the webdataset library, and readable by every loader of that format.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tarfile
@@ -42,9 +44,9 @@ def open_shards(pattern: str) -> Dataset:
                 raise DatasetError(
                     f"{path}: expected {key}.json and one recording or picture, found {', '.join(members) or 'neither'}"
                 )
-            record = json.loads(note.read())
-            keys = tuple(str(each) for each in record.get("species", ()))
-            for each in record.get("names", ()):
+            record = _record(note)
+            keys = tuple(str(each) for each in record["species"])
+            for each in record["names"]:
                 species[str(each["key"])] = Species(
                     str(each["key"]),
                     str(each.get("scientific", "")),
@@ -68,13 +70,31 @@ def open_shards(pattern: str) -> Dataset:
     return Dataset(f"shards {Path(pattern).name}", modality, tuple(items), species)
 
 
+def _record(note: PieceContent) -> dict[str, Any]:
+    """The JSON of an item, its lists checked."""
+    try:
+        record = json.loads(note.read())
+    except ValueError as error:
+        raise DatasetError(f"{note.name}: expected JSON, found: {error}") from error
+    lists = [record.get(key) for key in ("species", "names")] if isinstance(record, dict) else [None]
+    if not all(isinstance(each, list) for each in lists) or not all(
+        isinstance(each, dict) and "key" in each for each in record["names"]
+    ):
+        raise DatasetError(
+            f"{note.name}: expected the lists species and names, each name with a key, found {str(record)[:80]}"
+        )
+    return dict(record)
+
+
 def _members(path: Path) -> dict[str, dict[str, PieceContent]]:
     """Members of a tar by key and suffix."""
     found: dict[str, dict[str, PieceContent]] = {}
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
-                key, _, suffix = member.name.partition(".")
+                folder, slash, last = member.name.rpartition("/")
+                stem, _, suffix = last.partition(".")
+                key = folder + slash + stem
                 if member.isfile():
                     piece = PieceContent(path, member.name, member.offset_data, member.size)
                     found.setdefault(key, {})[suffix.lower()] = piece
@@ -84,10 +104,18 @@ def _members(path: Path) -> dict[str, dict[str, PieceContent]]:
 
 
 def pack(dataset: Dataset, folder: Path, per_shard: int = PER_SHARD) -> list[Path]:
-    """Write a data set as shards of `per_shard` items; shards that are there already are kept, so that a run can go on."""
+    """Write a data set as shards of `per_shard` items; shards that are there already are kept, so that a run can go on.
+
+    Raises DatasetError for a folder with shards of another data set, for queries (shards have none), and for what cannot be read.
+    """
     import webdataset
 
+    if dataset.queries:
+        raise DatasetError(
+            f"pack {dataset.name}: expected items of species, found queries, which shards cannot carry"
+        )
     folder.mkdir(parents=True, exist_ok=True)
+    _require_same(dataset, folder, per_shard)
     written = []
     n_shards = -(-len(dataset.items) // per_shard)
     with tqdm(total=len(dataset.items), desc="pack", unit="item", disable=None) as bar:
@@ -96,13 +124,32 @@ def pack(dataset: Dataset, folder: Path, per_shard: int = PER_SHARD) -> list[Pat
             items = dataset.items[shard * per_shard : (shard + 1) * per_shard]
             if not path.is_file():
                 temporary = path.with_suffix(".partial")
-                with webdataset.TarWriter(str(temporary)) as writer:
+                with webdataset.TarWriter(str(temporary), encoder=False, mtime=0.0) as writer:
                     for place, item in enumerate(items):
                         writer.write(_sample(dataset, item, shard * per_shard + place))
                 temporary.replace(path)
             written.append(path)
             bar.update(len(items))
     return written
+
+
+def _require_same(dataset: Dataset, folder: Path, per_shard: int) -> None:
+    """Write down of what the shards are, or compare it with what is written down."""
+    digest = hashlib.sha256()
+    for item in dataset.items:
+        digest.update(f"{item.content.name}\t{item.species}\t{item.start_s}\t{item.duration_s}\n".encode())
+    told = {"name": dataset.name, "n_items": len(dataset.items), "per_shard": per_shard}
+    told["items_sha256"] = digest.hexdigest()
+    file = folder / "pack.json"
+    if not file.is_file():
+        if any(folder.glob("shards-*.tar")):
+            raise DatasetError(f"{folder}: expected an empty folder, found shards without pack.json")
+        file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    elif (found := json.loads(file.read_text(encoding="utf-8"))) != told:
+        raise DatasetError(
+            f"{file}: expected shards of {dataset.name}, {told['n_items']} items, {per_shard} in each, found those of "
+            f"{found.get('name')}, {found.get('n_items')} items, {found.get('per_shard')} in each; give another folder"
+        )
 
 
 def _sample(dataset: Dataset, item: Item, number: int) -> dict[str, Any]:
@@ -128,12 +175,18 @@ def _sample(dataset: Dataset, item: Item, number: int) -> dict[str, Any]:
 
 def _suffix(content: bytes, modality: str) -> str:
     """File type by the first bytes; what is not known is named after the commonest type, readers look at the bytes anyway."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "webp"
     known: Mapping[bytes, str] = {
         b"RIFF": "wav",
         b"fLaC": "flac",
         b"OggS": "ogg",
         b"\xff\xd8\xff": "jpg",
         b"\x89PNG": "png",
+        b"BM": "bmp",
+        b"II*": "tif",
+        b"MM\0*": "tif",
+        b"FORM": "aiff",
     }
     for start, suffix in known.items():
         if content.startswith(start):
