@@ -109,7 +109,8 @@ def exif(orientation: int = 1, **times: str) -> Image.Exif:
     made = Image.Exif()
     made[ORIENTATION] = orientation
     tags = {"taken": 0x9003, "fraction": 0x9291, "zone": 0x9011, "zone_of_file": 0x9010}
-    made.get_ifd(0x8769).update({tags[name]: value for name, value in times.items()})
+    if times:
+        made[0x8769] = {tags[name]: value for name, value in times.items()}
     return made
 
 

@@ -46,7 +46,7 @@ def card(paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder as a camera leaves it: two colours, a grey one, a damaged one, other files; the working folder is above."""
     monkeypatch.chdir(tmp_path)
     exif = Image.Exif()
-    exif.get_ifd(0x8769).update({0x9003: "2026:05:04 14:00:00", 0x9011: "+02:00"})
+    exif[0x8769] = {0x9003: "2026:05:04 14:00:00", 0x9011: "+02:00"}
     paint(Path("card/100/IMG_0002.JPG"), (200, 90, 90), exif=exif, quality=95)
     paint(Path("card/100/20260504_120001.png"), (90, 90, 200))
     paint(Path("card/IMG_0001.jpg"), (128, 128, 128), quality=95)
