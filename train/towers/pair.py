@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,14 @@ from train.lora import LoraSettings
 
 class TowerError(FieldcubeError):
     """A tower that cannot be opened, or is none that this project can deploy."""
+
+
+@lru_cache(maxsize=4)  # to read one takes longer than to use it
+def _tokenizer(content: bytes, max_tokens: int, pad_id: int) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.enable_padding(pad_id=pad_id)
+    return tokenizer
 
 
 def first_line(error: Exception) -> str:
@@ -55,10 +64,7 @@ class TowerPair:
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, int64 [n, longest], cut at max_tokens and padded."""
-        tokenizer = Tokenizer.from_str(self.tokenizer_json.decode("utf-8"))
-        tokenizer.enable_truncation(self.max_tokens)
-        tokenizer.enable_padding(pad_id=self.pad_id)
-        encoded = tokenizer.encode_batch(list(texts))
+        encoded = _tokenizer(self.tokenizer_json, self.max_tokens, self.pad_id).encode_batch(list(texts))
         ids = torch.tensor([each.ids for each in encoded])
         return ids, torch.tensor([each.attention_mask for each in encoded])
 
