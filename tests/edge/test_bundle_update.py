@@ -93,5 +93,6 @@ def test_a_split_manifest_has_the_golden_bytes_and_reads_back_the_same(tiny_imag
 
 def test_only_a_manifest_with_a_split_encoder_has_the_later_version(tiny: Bundle, tiny_image: Bundle) -> None:
     assert (tiny.manifest.format_version, tiny_image.manifest.format_version) == (1, SPLIT_FORMAT_VERSION)
+    assert replace(tiny_image.manifest, format_version=1).format_version == SPLIT_FORMAT_VERSION
     assert b'"head"' not in format_manifest(tiny.manifest)
     assert b'"pad_id"' not in format_manifest(tiny.manifest)

@@ -64,6 +64,15 @@ def test_the_middle_of_the_longer_side_is_kept() -> None:
     assert pixels_of(stripes, ImageInput(8, *PLAIN, SQUASH)).min() == 0.0
 
 
+def test_the_longer_side_is_rounded_down() -> None:
+    takes = ImageInput(9, *PLAIN, CENTRE)
+    wide, high = Image.fromarray(pattern()), Image.fromarray(pattern().transpose(1, 0, 2).copy())
+    for image, scaled, box in ((wide, (12, 9), (2, 0, 11, 9)), (high, (9, 12), (0, 2, 9, 11))):  # 12.89
+        square = image.resize(scaled, Image.Resampling.BICUBIC).crop(box)
+        expected = np.asarray(square, np.float32).transpose(2, 0, 1) / 255
+        np.testing.assert_allclose(pixels_of(image, takes), expected, atol=1e-6)
+
+
 def test_a_picture_of_the_right_size_is_only_scaled_to_numbers() -> None:
     square = pattern()[:16, :16]
     found = pixels_of(square, ImageInput(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), CENTRE))
