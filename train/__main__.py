@@ -8,6 +8,7 @@ Examples:
     python -m train evaluate --checkpoint runs/bioclip/hash.safetensors --dataset inat24:/data/inat24/val.json --csv out.csv --plot out.png
     python -m train sweep --over lambda --preset bioclip --dataset inat21:/data/inat21/train_mini.json --csv lambda.csv
     python -m train overfit
+    python -m train claims --data ../data --out runs/claims --markdown docs/claims.md
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 from rich.logging import RichHandler
 
 from edge.errors import FieldcubeError
-from train import evaluate_command, hash_command, pack_command, sweep_command
+from train import claims_command, evaluate_command, hash_command, pack_command, sweep_command
 
 if TYPE_CHECKING:
     from train.loop import StarterModel
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 # Each adds its commands: add_parser(commands) makes parsers whose default `run` takes the arguments and returns the exit code.
 # At import they load nothing heavy: a command brings torch in when it runs.
-MODULES = (evaluate_command, hash_command, sweep_command, pack_command)
+MODULES = (evaluate_command, hash_command, sweep_command, pack_command, claims_command)
 
 
 def _add_common(parser: argparse.ArgumentParser, preset: str) -> None:
