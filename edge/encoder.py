@@ -164,6 +164,7 @@ def open_image_encoder(bundle: Bundle, runtime: RuntimeChoice = "auto", n_thread
     require_known_resize(takes, bundle.folder / "manifest.json")
     run = array_function(bundle, entry, "pixels", (3, takes.size, takes.size), n_threads)
     file = bundle.folder / entry.file
+    _give_memory_back()  # what was needed to open it: as much again as the file
     return ImageEncoder(manifest.code_space, manifest.code_bits, entry.runtime, takes, file, run)
 
 

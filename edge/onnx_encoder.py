@@ -106,6 +106,7 @@ def _session(
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common class below Exception
         raise EncoderError(f"{file}: expected a model that onnxruntime can run, found: {error}") from error
+    session._model_bytes = None  # kept to open it for other providers: a second copy, 112 MB of a ViT-B/16
     found = tuple(each.name for each in session.get_inputs())
     outputs = tuple(each.name for each in session.get_outputs())
     if not set(inputs) <= set(found) <= {*inputs, *optional} or output not in outputs:
