@@ -25,6 +25,7 @@ from edge.manifest import (
     HeadEntry,
     Manifest,
     Modality,
+    ReferenceEntry,
     Runtime,
     format_manifest,
     parse_manifest,
@@ -47,6 +48,7 @@ __all__ = [
     "ImageInput",
     "Manifest",
     "Modality",
+    "ReferenceEntry",
     "Runtime",
     "TextInput",
     "default_bundle",
@@ -103,7 +105,7 @@ class Bundle:
         found = ", ".join(f"{each.modality}/{each.runtime}" for each in self.manifest.encoders)
         raise BundleError(f"{self.folder / MANIFEST_NAME}: expected a {wanted} encoder, found {found}")
 
-    def read(self, entry: EncoderEntry | GoldenEntry) -> bytes:
+    def read(self, entry: EncoderEntry | GoldenEntry | ReferenceEntry) -> bytes:
         """Return the bytes of a file, checked: inside the folder, sha256, and no ONNX external data."""
         content = self._read_checked(entry.file, entry.sha256)
         if isinstance(entry, EncoderEntry) and entry.runtime == "onnx":
@@ -134,15 +136,17 @@ class Bundle:
         """Return the arrays of the golden file of a modality, or None where the bundle has none."""
         for entry in self.manifest.golden:
             if entry.modality == modality:
-                content = self.read(entry)
-                try:
-                    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                        return {name: arrays[name] for name in arrays.files}
-                except (ValueError, OSError, KeyError) as error:
-                    raise BundleError(
-                        f"{self.folder / entry.file}: expected a .npz, found {error}"
-                    ) from error
+                return self.arrays(entry)
         return None
+
+    def arrays(self, entry: GoldenEntry | ReferenceEntry) -> dict[str, NDArray[Any]]:
+        """Return the arrays of a .npz of the bundle; its hash is checked first. Raises BundleError where it is none."""
+        content = self.read(entry)
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except (ValueError, OSError, KeyError) as error:
+            raise BundleError(f"{self.folder / entry.file}: expected a .npz, found {error}") from error
 
     def read_all(self, entry: EncoderEntry) -> None:
         """Check every file of an encoder: the graph, the head where it is another file, the tokenizer of text."""
@@ -154,7 +158,9 @@ class Bundle:
     def verify(self) -> None:
         """Check every file of the manifest; raises one BundleError with a line for each that fails."""
         failures: list[str] = []
-        entries: tuple[EncoderEntry | GoldenEntry, ...] = (*self.manifest.encoders, *self.manifest.golden)
+        manifest = self.manifest
+        entries: list[EncoderEntry | GoldenEntry | ReferenceEntry] = [*manifest.encoders, *manifest.golden]
+        entries += [manifest.reference] if manifest.reference is not None else []
         for entry in entries:
             try:
                 if isinstance(entry, EncoderEntry):

@@ -112,8 +112,12 @@ def golden_samples(window: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def agreement(golden: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """Return the share of equal bits of logits [n, n_bits], each counted from the golden median over n inputs."""
-    median = np.median(golden, axis=0)
+    """Return the share of equal bits of logits [n, n_bits], each counted from the golden median over n inputs.
+
+    The median lies between the two middle inputs, on none of them: rounding would decide that one's bit.
+    """
+    order, middle = np.sort(golden, axis=0), len(golden) // 2
+    median = (order[middle - 1] + order[middle]) / 2 if middle else np.zeros_like(golden[0])
     return float(np.mean((golden >= median) == (found >= median)))
 
 

@@ -119,13 +119,15 @@ class Monitor:
 
     hop_s: from the start of a window to the next, None = half a window; store: None = ./fieldcube.sqlite;
     clips_dir: None = a folder beside the store; clip_quota_bytes: budget of all clips, the oldest go first;
-    commit_interval_s: longest time that an observation is in memory only.
+    commit_interval_s: longest time that an observation is in memory only; alarms_per_day: false alarms a day that a
+    line of the watchlist may give where it does not say how many.
     """
 
     queries: Path | None = None
     hop_s: float | None = None
     store: Path | None = None
     commit_interval_s: float = 5.0
+    alarms_per_day: float = 2.0
     clips: bool = True
     clips_dir: Path | None = None
     clip_pre_s: float = 3.0
@@ -137,6 +139,7 @@ class Monitor:
         if self.hop_s is not None:
             require.number(ConfigError, "hop_s", self.hop_s, 0.1, 3600)
         require.number(ConfigError, "commit_interval_s", self.commit_interval_s, 0, 600)
+        require.number(ConfigError, "alarms_per_day", self.alarms_per_day, 0.001, 1000)
         require.one_of(ConfigError, "clips", self.clips, (True, False))
         require.number(ConfigError, "clip_pre_s", self.clip_pre_s, 0, 60)
         require.number(ConfigError, "clip_post_s", self.clip_post_s, 0, 60)

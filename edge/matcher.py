@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.alarms import Alarms
 from edge.bundle import Calibration, Decoy, require_code_space
 from edge.calibration import is_accepted, probability
 from edge.codes import distances, hamming, to_planes
@@ -33,11 +34,19 @@ class Matcher:
 
     The rule: the nearest of all alarms where it is no decoy and its probability is accepted. Of queries at
     equal distance the first in the list counts; a decoy goes before any. A decoy of the bundle that means the
-    same as a query is left out. Raises WatchlistError where nothing but decoys is left,
+    same as a query is left out. With alarms (edge.alarms) their rule decides instead: a wanted number of false
+    alarms a day, on this site's background; of decoys only the watchlist's own compete. Raises WatchlistError where nothing but decoys is left,
     CodeSpaceError where codes differ in width.
     """
 
-    def __init__(self, watchlist: Watchlist, decoys: Sequence[Decoy], calibration: Calibration) -> None:
+    def __init__(
+        self,
+        watchlist: Watchlist,
+        decoys: Sequence[Decoy],
+        calibration: Calibration,
+        alarms: Alarms | None = None,
+    ) -> None:
+        self._alarms = alarms
         asked = [query for query in watchlist.queries if not query.decoy]
         if not asked:
             raise WatchlistError("watchlist: expected at least one query that is no decoy, found none")
@@ -57,6 +66,8 @@ class Matcher:
 
     def match(self, observation: Observation) -> list[Detection]:
         """Return the detection of an observation, or none. Raises CodeSpaceError for another code space."""
+        if self._alarms is not None:
+            return self._calibrated(observation, self._alarms)
         near = self.nearest(observation)[0]
         if near.query.decoy or not is_accepted(near.probability, near.query.min_probability):
             return []
@@ -70,6 +81,28 @@ class Matcher:
                 distance=near.distance,
                 probability=near.probability,
                 false_alarms_per_day=None,
+                clip=None,
+            )
+        ]
+
+    def _calibrated(self, observation: Observation, alarms: Alarms) -> list[Detection]:
+        """Return the detection by the calibrated rule; a query's own `probability=` is asked for as well."""
+        heard = alarms.hear(observation)
+        if heard is None:
+            return []
+        found = self._probabilities[heard.distance]
+        if heard.query.min_probability is not None and not is_accepted(found, heard.query.min_probability):
+            return []
+        return [
+            Detection(
+                device_id=observation.device_id,
+                epoch=observation.epoch,
+                seq=observation.seq,
+                query=heard.query.name,
+                text=heard.query.text,
+                distance=heard.distance,
+                probability=found,
+                false_alarms_per_day=heard.per_day,
                 clip=None,
             )
         ]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from edge.alarms import Alarms
 from edge.audio_events import Gap, Skipped
 from edge.bundle import Bundle, Runtime, default_bundle
 from edge.clips import ClipWriter
@@ -17,6 +18,7 @@ from edge.config import Config
 from edge.encoder import AudioEncoder, compile_queries
 from edge.errors import AudioError, BundleError, FieldcubeError, ImageError
 from edge.matcher import Matcher
+from edge.monitor_alarms import StateKeeper, open_alarms
 from edge.monitor_arguments import configuration, parse_arguments
 from edge.monitor_inputs import Hearing, Seeing, Speed, inputs_of
 from edge.monitor_reports import JsonReport, PlainReport, Report
@@ -62,7 +64,8 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
     watchlist = _watchlist(bundle, config)  # the text encoder is gone when the other ones are opened
     hearing = None if inputs.sound is None else Hearing.open(bundle, inputs.sound, config)
     seeing = Seeing.open(bundle, inputs.pictures, config.encoder) if inputs.pictures else None
-    matcher = Matcher(watchlist, bundle.manifest.decoys, bundle.manifest.calibration)
+    alarms = None if hearing is None else _alarms(bundle, watchlist, config, hearing, args.no_store)
+    matcher = Matcher(watchlist, bundle.manifest.decoys, bundle.manifest.calibration, alarms)
     totals, speed = Totals(), Speed(is_live=hearing is not None and hearing.is_live)
 
     def real_time_factor() -> float | None:
@@ -72,7 +75,11 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
     with ExitStack() as stack:
         store = _store(config, args.no_store)
         stack.enter_context(store)
-        report = _Supervised(_report(args, matcher, totals, real_time_factor), store)
+        learnt = None
+        if alarms is not None and not args.no_store:
+            learnt = StateKeeper(alarms, store_path(config.monitor.store))
+            stack.callback(learnt.save)
+        report = _Supervised(_report(args, matcher, totals, real_time_factor), store, learnt)
         stack.callback(report.close)
         _log_to_stderr()
         report.tell_renewed()
@@ -101,8 +108,11 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
 class _Supervised:
     """Passes what happens on to a report; tells systemd of written codes, remembers the first failure."""
 
-    def __init__(self, report: Report, store: ObservationStore | Unstored) -> None:
+    def __init__(
+        self, report: Report, store: ObservationStore | Unstored, learnt: StateKeeper | None = None
+    ) -> None:
         self.first_failure = ""
+        self._learnt = learnt
         self._report, self._store = report, store
         self._epoch, self._n_written, self._n_put_aside = store.epoch, store.committed_seq, 0
         self.heard, self.state, self.failing = report.heard, report.state, report.failing
@@ -116,6 +126,8 @@ class _Supervised:
         if self._store.committed_seq > self._n_written:
             self._n_written = self._store.committed_seq
             notify("WATCHDOG=1")
+        if self._learnt is not None:
+            self._learnt.save_if_due()
         self._report.observed(observation, detections)
 
     def tell_renewed(self) -> None:
@@ -144,6 +156,15 @@ def _watchlist(bundle: Bundle, config: Config) -> Watchlist:
     if isinstance(loaded, Watchlist):
         return loaded
     return compile_queries(bundle, loaded, config.encoder.runtime, config.encoder.threads)
+
+
+def _alarms(
+    bundle: Bundle, watchlist: Watchlist, config: Config, hearing: Hearing, no_store: bool
+) -> Alarms | None:
+    """Return the calibrated alarms of the run, None for a bundle that brings no reference codes."""
+    hop_s = hearing.hop_samples / hearing.encoder.sample_rate_hz
+    store = None if no_store else store_path(config.monitor.store)
+    return open_alarms(bundle, watchlist, config, hop_s, store)
 
 
 def _store(config: Config, no_store: bool) -> ObservationStore | Unstored:

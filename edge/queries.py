@@ -111,6 +111,14 @@ def _json_line(query: Query) -> str:
         "kind": query.kind,
         "decoy": query.decoy,
         "min_probability": query.min_probability,
+        "alarms_per_day": query.alarms_per_day,
+        "confirm": list(query.confirm),
+        "cooldown_s": query.cooldown_s,
+        "priority": query.priority,
+        "active": query.active,
+        "group": query.group,
+        "combine": query.combine,
+        "parts": [part.text for part in query.parts],
         "code": None if query.code is None else query.code.hex(),
     }
     return json.dumps(record, ensure_ascii=False)
@@ -119,7 +127,17 @@ def _json_line(query: Query) -> str:
 def _line(query: Query) -> str:
     prefix = ("decoy: " if query.decoy else "") + ("" if query.kind == "text" else f"{query.kind}: ")
     options = [f"name={query.name}"] if query.name != query.text else []
-    options += [] if query.min_probability is None else [f"probability={query.min_probability:g}"]
+    n, m = query.confirm
+    given = {
+        "probability": None if query.min_probability is None else f"{query.min_probability:g}",
+        "alarms_per_day": None if query.alarms_per_day is None else f"{query.alarms_per_day:g}",
+        "confirm": None if m == 1 else f"{n}/{m}",
+        "cooldown": None if query.cooldown_s is None else f"{query.cooldown_s:g}s",
+        "priority": None if query.priority == "normal" else query.priority,
+        "active": query.active,
+        "group": query.group,
+    }
+    options += [f"{key}={value}" for key, value in given.items() if value is not None]
     return " | ".join([f"{prefix}{shown(query.text)}", *options])
 
 

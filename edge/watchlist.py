@@ -1,6 +1,6 @@
-"""Watchlist: the queries of one deployment, compiled to codes (watchlist.json). FORMAT_VERSION = 1.
+"""Watchlist: the queries of one deployment, compiled to codes (watchlist.json). FORMAT_VERSION = 2.
 
-The form for people, watchlist.txt, and its grammar are in edge.query.
+The form for people, watchlist.txt, and its grammar are in edge.query_grammar.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from edge.bundle import require_code_space
 from edge.codes import pack
 from edge.durable import write_file
 from edge.errors import CodeSpaceError, WatchlistError
-from edge.query import Kind, Query, parse_lines
+from edge.query import Kind, Query, QueryPart
+from edge.query_grammar import parse_lines
 from edge.utf8 import shown
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "FORMAT_VERSION",
     "Kind",
     "Query",
+    "QueryPart",
     "Watchlist",
     "compile_watchlist",
     "format_watchlist",
@@ -37,7 +39,7 @@ __all__ = [
     "write_watchlist",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ class Watchlist:
             if query.code is None or len(query.code) * 8 != self.code_bits:
                 found = "none" if query.code is None else f"{len(query.code) * 8} bits"
                 raise WatchlistError(f"queries[{i}].code: expected {self.code_bits} bits, found {found}")
+            for part in query.parts:
+                if part.code is None or len(part.code) * 8 != self.code_bits:
+                    raise WatchlistError(
+                        f"queries[{i}].parts: expected codes of {self.code_bits} bits, found another"
+                    )
             if query.logits is not None and len(query.logits) != self.code_bits:
                 found = f"{len(query.logits)} numbers"
                 raise WatchlistError(f"queries[{i}].logits: expected {self.code_bits} numbers, found {found}")
@@ -119,7 +126,7 @@ def compile_watchlist(
     compiled: list[Query] = []
     for query in queries:
         if query.kind == "text":
-            raw = encode_text(query.text)
+            raw = encode_text(query.parts[0].text if query.parts else query.text)
         elif query.kind == "sound" and encode_sound is not None:
             raw = encode_sound(Path(query.text))
         elif query.kind == "image" and encode_image is not None:
@@ -129,18 +136,29 @@ def compile_watchlist(
                 f"query {query.name!r}: expected a sentence, found {query.kind}: {query.text}; "
                 f"this bundle has no {query.kind} encoder that could compile it"
             )
-        logits = np.asarray(raw, dtype=np.float32)
-        if logits.shape != (code_bits,):
-            raise CodeSpaceError(
-                f"query {query.name!r}: expected {code_bits} logits, found shape {logits.shape}"
-            )
-        try:
-            code = pack(logits, code_bits).tobytes()
-        except CodeSpaceError as error:
-            raise CodeSpaceError(f"query {query.name!r}: {error}") from error
-        rounded = tuple(round(float(value), 4) for value in logits)
-        compiled.append(replace(query, text=shown(query.text), code=code, logits=rounded))
+        code, logits = _packed(raw, code_bits, query.name)
+        parts = []
+        for part in query.parts:
+            own = _packed(encode_text(part.text), code_bits, query.name)
+            parts.append(QueryPart(part.text, *own))
+        if parts:
+            code, logits = parts[0].code or b"", parts[0].logits or ()
+        compiled.append(replace(query, text=shown(query.text), code=code, logits=logits, parts=tuple(parts)))
     return Watchlist(code_space, code_bits, bundle, tuple(compiled))
+
+
+def _packed(
+    raw: NDArray[Any] | Sequence[float], code_bits: int, name: str
+) -> tuple[bytes, tuple[float, ...]]:
+    """Return the code and the rounded logits of a query. Raises CodeSpaceError for another width or what is not finite."""
+    logits = np.asarray(raw, dtype=np.float32)
+    if logits.shape != (code_bits,):
+        raise CodeSpaceError(f"query {name!r}: expected {code_bits} logits, found shape {logits.shape}")
+    try:
+        code = pack(logits, code_bits).tobytes()
+    except CodeSpaceError as error:
+        raise CodeSpaceError(f"query {name!r}: {error}") from error
+    return code, tuple(round(float(value), 4) for value in logits)
 
 
 def format_watchlist(watchlist: Watchlist) -> bytes:
@@ -187,7 +205,11 @@ def _read(path: Path) -> str:
 
 def _query_to_json(query: Query) -> dict[str, Any]:
     record = {each.name: getattr(query, each.name) for each in fields(Query)}
-    return {**record, "code": None if query.code is None else query.code.hex()}
+    parts = [
+        {"text": part.text, "code": None if part.code is None else part.code.hex(), "logits": part.logits}
+        for part in query.parts
+    ]
+    return {**record, "code": None if query.code is None else query.code.hex(), "parts": parts}
 
 
 def _parse_compiled(content: str, path: Path, code_space: str | None, code_bits: int | None) -> Watchlist:
@@ -220,13 +242,31 @@ def _query_from_json(item: object, at: str) -> Query:
     names = [each.name for each in fields(Query)]
     found: Mapping[str, Any] = require.keys(WatchlistError, at, item, names)
     values = {name: found[name] for name in names}
-    try:
-        values["code"] = bytes.fromhex(values["code"])
-    except (TypeError, ValueError) as error:
-        raise require.wrong(WatchlistError, f"{at}.code", "hexadecimal digits", values["code"]) from error
-    if isinstance(values["logits"], list):
-        values["logits"] = tuple(values["logits"])
+    values["code"] = _code_from_json(values["code"], f"{at}.code")
+    for key in ("logits", "confirm"):
+        if isinstance(values[key], list):
+            values[key] = tuple(values[key])
+    require.instance(WatchlistError, f"{at}.parts", values["parts"], (list,))
+    values["parts"] = tuple(
+        _part_from_json(part, f"{at}.parts[{i}]") for i, part in enumerate(values["parts"])
+    )
     try:
         return Query(**values)
     except WatchlistError as error:
         raise WatchlistError(f"{at}.{error}") from error
+
+
+def _part_from_json(item: object, at: str) -> QueryPart:
+    found = require.keys(WatchlistError, at, item, ("text", "code", "logits"))
+    logits = tuple(found["logits"]) if isinstance(found["logits"], list) else found["logits"]
+    try:
+        return QueryPart(found["text"], _code_from_json(found["code"], f"{at}.code"), logits)
+    except WatchlistError as error:
+        raise WatchlistError(f"{at}.{error}") from error
+
+
+def _code_from_json(value: Any, at: str) -> bytes:
+    try:
+        return bytes.fromhex(value)
+    except (TypeError, ValueError) as error:
+        raise require.wrong(WatchlistError, at, "hexadecimal digits", value) from error

@@ -24,7 +24,7 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
     },
     {
         "codes": frozenset({"codes"}),
-        "bundle": frozenset({"bundle", "manifest"}),
+        "bundle": frozenset({"bundle", "manifest", "reference"}),
         "watchlist": frozenset({"watchlist", "query"}),
         "observation": frozenset({"observation"}),
     },
@@ -34,7 +34,7 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
         "windows": frozenset({"windows"}),
         "pictures": frozenset({"images", "picture_files"}),
         "encoder": frozenset({"encoder", "onnx_encoder", "tflite_encoder"}),
-        "calibration": frozenset({"calibration"}),
+        "calibration": frozenset({"calibration", "false_alarms", "background", "alarm", "alarms"}),
         "matcher": frozenset({"matcher"}),
         "clips": frozenset({"clips"}),
         "store": frozenset({"store", "unstored"}),
@@ -69,7 +69,7 @@ PACKAGES: dict[str, dict[str, set[str] | None]] = {
     "export": {
         "edge": CONTRACTS | {"encoder", "images"},
         "train": {
-            "checkpoint", "data", "dataset_examples", "datasets", "examples", "hash_checkpoint", "itq", "metrics", "model", "prepare", "text_tower",
+            "checkpoint", "data", "dataset_examples", "datasets", "examples", "hash_checkpoint", "itq", "metrics", "model", "prepare", "settings", "soundscape", "text_tower",
             "texts", "towers", "windows",
         },
     },
@@ -80,7 +80,7 @@ ALSO = {  # what is measured, and what trains, is what is deployed
 }
 
 RECORDER_LIBRARIES = {
-    "PIL", "ai_edge_litert", "numpy", "onnxruntime", "rich", "sounddevice", "soundfile", "soxr", "tflite_runtime", "tokenizers", "tomli",
+    "PIL", "ai_edge_litert", "astral", "numpy", "onnxruntime", "rich", "sounddevice", "soundfile", "soxr", "tflite_runtime", "tokenizers", "tomli",
 }  # fmt: skip
 RUNTIMES = ("ai_edge_litert", "onnxruntime", "tflite_runtime")
 TRAINING_FRAMEWORKS = ("torch", "transformers", "open_clip", "peft", "onnx", "tensorflow")

@@ -24,7 +24,7 @@ from edge.encoder import (
 )
 from edge.errors import BundleError, EncoderError, ImageError, WatchlistError
 from edge.images import pixels_of
-from edge.query import parse_lines
+from edge.query_grammar import parse_lines
 from edge.watchlist import Query, Watchlist
 
 Paint = Callable[..., Path]

@@ -32,7 +32,15 @@ def test_a_list_is_shown_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert queries.main([write(tmp_path, TEXT), "--json"]) == 0
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     expected = {"type": "query", "name": "low", "text": "a low tone", "kind": "text", "decoy": False}
-    assert first == {**expected, "min_probability": 0.7, "code": None}
+    rule = {
+        "alarms_per_day": None,
+        "confirm": [1, 1],
+        "cooldown_s": None,
+        "priority": "normal",
+        "active": None,
+    }
+    rule |= {"group": None, "combine": None, "parts": []}
+    assert first == {**expected, **rule, "min_probability": 0.7, "code": None}
     assert (second["name"], second["decoy"]) == ("noise", True)
 
 
@@ -106,7 +114,10 @@ def test_a_compiled_list_is_replaced(watchlist: Watchlist, tiny: Bundle, tmp_pat
         ("a dog\nnot a cat\n", ":2: expected a sentence that says what is heard, found the negation 'not'"),
         ("a dog\na dog\n", ":2: expected a name of its own, found 'a dog' again"),
         ("sound: gone.wav\n", ":1: expected a sound file, found no file"),
-        ("a dog | volume=3\n", ":1: expected an option of name, probability, found 'volume'"),
+        (
+            "a dog | volume=3\n",
+            ":1: expected an option of name, probability, alarms_per_day, confirm, cooldown, priority, active, group, found 'volume'",
+        ),
         ("", ": expected at least one query, found none"),
     ],
 )

@@ -97,7 +97,7 @@ def test_the_grammar_of_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("dog | loud=1", "expected an option of name, probability, found 'loud'"),
+        ("dog | loud=1", "expected an option of name, probability, alarms_per_day, confirm, cooldown, priority, active, group, found 'loud'"),
         ("dog | probabilty=0.5", "found 'probabilty'; did you mean probability?"),
         ("dog | name", "expected an option key=value after |, found 'name'"),
         ("dog | name=", "expected an option key=value after |, found 'name='"),
@@ -239,8 +239,8 @@ def test_a_compiled_list_of_another_code_space_or_width_is_refused(tmp_path: Pat
     [
         (
             ("format_version",),
-            2,
-            "expected format_version 1, found 2; compile it again from its watchlist.txt",
+            1,
+            "expected format_version 2, found 1; compile it again from its watchlist.txt",
         ),
         (("code_bits",), 128, "queries[0].code: expected 128 bits, found 64 bits"),
         (("code_bits",), 65, "code_bits: expected one of 64, 128, 192, 256, found 65"),
@@ -298,7 +298,7 @@ def test_missing_and_unknown_keys_of_a_compiled_list(tmp_path: Path) -> None:
     path.write_text(json.dumps(root), "utf-8")
     with pytest.raises(WatchlistError, match=r"list\.json: queries\[1\]: expected the keys .*; missing text"):
         read_watchlist(path)
-    path.write_text('{"format_version": 1}', "utf-8")
+    path.write_text('{"format_version": 2}', "utf-8")
     with pytest.raises(WatchlistError, match="missing code_space, code_bits, bundle, queries"):
         read_watchlist(path)
     path.write_text("{", "utf-8")

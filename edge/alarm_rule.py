@@ -1,0 +1,157 @@
+"""The alarm rule of a watchlist: which queries a window sets off, at a wanted number of false alarms a day each.
+
+A query alarms where its statistic is within its threshold (edge.background), no `decoy:` line of the list is nearer, it is its time of day,
+and it has not just alarmed (cooldown). Of several queries the one whose distance is rarest in the background counts: one sound, one alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.alarm_statistic import (
+    Bits,
+    Confirmation,
+    Statistic,
+    combined,
+    confirmed_runs,
+    histograms,
+    p_table,
+)
+from edge.background import Background
+
+MAX_ALARMS_PER_HOUR = 120  # of one query; what is more is counted, told once, and stays searchable
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A query that was set off. row: its number; bits: its statistic; per_day: how often the background is as near, None if not known."""
+
+    row: int
+    bits: int
+    per_day: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmQuery:
+    """What the rule needs to know of a query."""
+
+    statistic: Statistic
+    alarms_per_day: float
+    cooldown_s: float = 0.0
+
+
+class AlarmRule:
+    """Decides window by window, and learns the background while it does. Not thread-safe."""
+
+    def __init__(
+        self,
+        queries: Sequence[AlarmQuery],
+        reference: Bits,
+        reference_runs: NDArray[np.int64],
+        hop_s: float,
+        n_bins: int,
+    ) -> None:
+        """Begin with the background that a bundle brings: distances [n_windows, n_rows] and runs [n_windows] of its windows, in order."""
+        self.queries = tuple(queries)
+        self._statistics = [query.statistic for query in queries]
+        self._n_bins = n_bins
+        n_rows = reference.shape[1]
+        # the sentences of combined queries have a background of their own, for their p-values; no rate is wanted of it
+        self._parts = Background.begin([1.0] * n_rows, histograms(reference, n_bins), hop_s)
+        self._combines = any(each.combine for each in self._statistics)
+        self._tables = self._part_tables()
+        bits = confirmed_runs(
+            combined(reference, self._statistics, self._tables), reference_runs, self._statistics, n_bins
+        )
+        wanted = [query.alarms_per_day for query in queries]
+        self.background = Background.begin(wanted, histograms(bits, n_bins), hop_s)
+        self._memory = Confirmation(self._statistics, n_bins)
+        self._hop_s = hop_s
+        self._now_s = 0.0
+        self._quiet_until = np.full(len(queries), -np.inf)
+        self._hour = np.zeros(len(queries))
+        self.n_limited = np.zeros(len(queries), np.int64)  # alarms that the limit an hour held back
+        self._step_bits: list[Bits] = []
+        self._step_rows: list[Bits] = []
+        self._set_thresholds()
+
+    def learn(self, distances: Bits, runs: NDArray[np.int64], queries: NDArray[np.bool_]) -> None:
+        """Take windows of this site that were heard before for some queries [n_queries], in order.
+
+        distances: [n_windows, n_rows]; runs: [n_windows].
+        """
+        self._parts.learn(histograms(distances, self._n_bins))
+        self._tables = self._part_tables()
+        bits = combined(distances, self._statistics, self._tables)
+        found = histograms(confirmed_runs(bits, runs, self._statistics, self._n_bins), self._n_bins)
+        self.background.learn(found * queries[:, None])
+        self._set_thresholds()
+
+    def refresh(self) -> None:
+        """Set thresholds anew after the background was put back from a state."""
+        self._set_thresholds()
+
+    def begin_recording(self) -> None:
+        """Another recording begins, or sound is missing: windows before do not confirm those after."""
+        self._memory.begin()
+
+    def decide(self, distances: Bits, decoy: int, is_active: NDArray[np.bool_]) -> Alarm | None:
+        """Return the alarm of a window, or None, and learn from it.
+
+        distances: [n_rows]; decoy: of the nearest decoy line, n_bins or more without one; is_active: [n_queries].
+        """
+        bits = self._memory.confirmed(combined(distances[None], self._statistics, self._tables)[0])
+        alarm = self._alarm(bits, distances, decoy, is_active)
+        self._step_bits.append(bits)
+        self._step_rows.append(distances)
+        self._now_s += self._hop_s
+        self._hour *= 1 - self._hop_s / 3600
+        if len(self._step_bits) >= self.background.step_windows:
+            self._learn_step()
+        return alarm
+
+    @property
+    def limits(self) -> NDArray[np.int64]:
+        """Return the largest number of bits that alarms now, [n_queries]; below 0: the query cannot alarm yet."""
+        return self._limits
+
+    def _alarm(self, bits: Bits, distances: Bits, decoy: int, is_active: NDArray[np.bool_]) -> Alarm | None:
+        found: Alarm | None = None
+        for row in np.flatnonzero((bits <= self._limits) & is_active & (self._now_s >= self._quiet_until)):
+            query = self.queries[row]
+            if min(int(distances[r]) for r in query.statistic.rows) >= decoy:
+                continue
+            alarm = Alarm(int(row), int(bits[row]), self.background.per_day(int(row), int(bits[row])))
+            if found is None or (alarm.per_day or 0.0) < (found.per_day or 0.0):
+                found = alarm
+        if found is None:
+            return None
+        if self._hour[found.row] >= MAX_ALARMS_PER_HOUR:
+            self.n_limited[found.row] += 1
+            return None
+        self._hour[found.row] += 1
+        self._quiet_until[found.row] = self._now_s + self.queries[found.row].cooldown_s
+        return found
+
+    def _learn_step(self) -> None:
+        self.background.observe(np.stack(self._step_bits), self._limits)
+        if self._combines:
+            rows = np.stack(self._step_rows)
+            self._parts.observe(rows, np.full(rows.shape[1], -1))
+            self._tables = self._part_tables()
+        self._step_bits, self._step_rows = [], []
+        self._set_thresholds()
+
+    def _part_tables(self) -> list[NDArray[np.float64]]:
+        if not self._combines:
+            return [np.ones(self._n_bins)]
+        n_rows = len(self._parts.wanted_per_day)
+        return [p_table(self._parts.tail(row), self._n_bins) for row in range(n_rows)]
+
+    def _set_thresholds(self) -> None:
+        self.thresholds = self.background.thresholds()
+        self._limits = self.background.limits(self.thresholds)

@@ -1,0 +1,200 @@
+"""The alarms of a watchlist at a site: its sentences as rows of codes, the rule on them, and what it has learnt, kept over restarts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.alarm_rule import Alarm, AlarmQuery, AlarmRule
+from edge.alarm_statistic import Bits, Statistic
+from edge.bundle import require_code_space
+from edge.codes import distances, to_planes
+from edge.durable import write_file
+from edge.errors import WatchlistError
+from edge.observation import Observation
+from edge.reference import Reference
+from edge.watchlist import Query, Watchlist
+
+LOG = logging.getLogger(__name__)
+
+ALARMS_PER_DAY = 2.0  # wanted of a line that says nothing
+STATE_VERSION = 1
+_ARRAYS = ("version", "code_space", "hop_s", "keys", "counts", "correction", "n_windows")
+
+IsActive = Callable[[Query, datetime | None], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A query that a window set off; distance: of its nearest sentence; per_day: expected false alarms at least as near."""
+
+    query: Query
+    distance: int
+    per_day: float | None
+
+
+def sentences_of(query: Query) -> list[bytes]:
+    """Return the codes of the sentences of a compiled query: its parts, or its own."""
+    codes = [part.code for part in query.parts] if query.parts else [query.code]
+    return [code for code in codes if code is not None]
+
+
+class Alarms:
+    """Decides on observations in the order in which they are made. Not thread-safe.
+
+    is_active: (query, aware UTC time or None where it is not known) -> whether its line asks for that time.
+    """
+
+    def __init__(
+        self,
+        watchlist: Watchlist,
+        reference: Reference,
+        hop_s: float,
+        alarms_per_day: float = ALARMS_PER_DAY,
+        is_active: IsActive | None = None,
+    ) -> None:
+        self.queries = [query for query in watchlist.queries if not query.decoy]
+        if not self.queries:
+            raise WatchlistError("watchlist: expected at least one query that is no decoy, found none")
+        codes: list[bytes] = []
+        asked: list[AlarmQuery] = []
+        for query in self.queries:
+            own = sentences_of(query)
+            rows = tuple(range(len(codes), len(codes) + len(own)))
+            codes += own
+            wanted = alarms_per_day if query.alarms_per_day is None else query.alarms_per_day
+            statistic = Statistic(rows, query.combine, query.confirm)
+            asked.append(AlarmQuery(statistic, wanted, query.cooldown_s or 0.0))
+        self._planes = _planes(codes)
+        decoys = [query.code for query in watchlist.queries if query.decoy and query.code is not None]
+        self._decoys = _planes(decoys) if decoys else None
+        self._code_space, self._bins = watchlist.code_space, watchlist.code_bits + 1
+        self._hop_s, self._is_active = hop_s, is_active
+        self._source = ""
+        self._always = np.ones(len(self.queries), bool)
+        self._timed = is_active is not None and any(query.active for query in self.queries)
+        background = self._distances(reference.background)
+        self.rule = AlarmRule(asked, background, reference.runs, hop_s, self._bins)
+
+    def hear(self, observation: Observation) -> Heard | None:
+        """Return what an observation sets off, or None, and learn from it. Raises CodeSpaceError for another code space."""
+        if observation.code_space != self._code_space:
+            require_code_space(self._code_space, observation.code_space, "observation", observation.source)
+        if observation.source != self._source:
+            self._source = observation.source
+            self.rule.begin_recording()
+        code = np.frombuffer(observation.code, np.uint8)
+        found = distances(code, self._planes).astype(np.int64)  # [n_rows]
+        decoy = self._bins if self._decoys is None else int(distances(code, self._decoys).min())
+        alarm = self.rule.decide(found, decoy, self._active_at(observation.instant.wall_ns))
+        return None if alarm is None else self._heard(alarm, found)
+
+    def learn(self, observations: Iterable[Observation], queries: Sequence[Query]) -> int:
+        """Learn `queries` from observations made before at this site, in order; returns how many were of this code space."""
+        sources: dict[str, int] = {}
+        codes, runs = [], []
+        for each in observations:
+            if each.code_space == self._code_space:
+                codes.append(np.frombuffer(each.code, np.uint8))
+                runs.append(sources.setdefault(each.source, len(sources)))
+        if codes:
+            names = {query.name for query in queries}
+            rows = np.asarray([query.name in names for query in self.queries])
+            self.rule.learn(self._distances(np.stack(codes)), np.asarray(runs), rows)
+        return len(codes)
+
+    def state(self) -> bytes:
+        """Return what was learnt, as the bytes of a .npz."""
+        background, stream = self.rule.background, io.BytesIO()
+        np.savez_compressed(
+            stream,
+            version=np.asarray(STATE_VERSION),
+            code_space=np.asarray(self._code_space),
+            hop_s=np.asarray(self._hop_s),
+            keys=np.asarray([_key(query) for query in self.queries]),
+            counts=background.counts.astype(np.float32),
+            correction=background.correction,
+            n_windows=np.asarray(background.n_windows),
+        )
+        return stream.getvalue()
+
+    def save(self, path: Path) -> None:
+        """Write the state, whole or not at all; a disk that is full is told and costs nothing but the state."""
+        try:
+            write_file(path, self.state())
+        except OSError as error:
+            LOG.warning("%s: the learnt background could not be written: %s", path, error)
+
+    def restore(self, path: Path) -> list[Query]:
+        """Take the state of a run before; returns the queries that it does not know.
+
+        A state of another code space or hop, or a damaged one, is passed over and told: it is learnt anew.
+        """
+        if not path.is_file():
+            return list(self.queries)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in _ARRAYS}
+            wanted = (STATE_VERSION, self._code_space, self._hop_s)
+            found = (int(arrays["version"]), str(arrays["code_space"]), float(arrays["hop_s"]))
+            if found != wanted or arrays["counts"].shape[1] != self._bins:
+                LOG.warning("%s: learnt with %s, now %s; learning anew", path, found, wanted)
+                return list(self.queries)
+            known = {str(key): row for row, key in enumerate(arrays["keys"])}
+            unknown = []
+            for row, query in enumerate(self.queries):
+                place = known.get(_key(query))
+                if place is None:
+                    unknown.append(query)
+                    continue
+                self.rule.background.counts[row] = arrays["counts"][place]
+                self.rule.background.correction[row] = arrays["correction"][place]
+            self.rule.background.n_windows = int(arrays["n_windows"])
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            LOG.warning("%s: expected a learnt background, found: %s; learning anew", path, error)
+            return list(self.queries)
+        self.rule.refresh()
+        return unknown
+
+    def _active_at(self, wall_ns: int | None) -> NDArray[np.bool_]:
+        if not self._timed:
+            return self._always
+        assert self._is_active is not None  # _timed says so
+        time = None if wall_ns is None else datetime.fromtimestamp(wall_ns / 1e9, timezone.utc)
+        return np.asarray([self._is_active(query, time) for query in self.queries])
+
+    def _heard(self, alarm: Alarm, found: Bits) -> Heard:
+        rows = self.rule.queries[alarm.row].statistic.rows
+        nearest = min(int(found[row]) for row in rows)
+        return Heard(self.queries[alarm.row], nearest, alarm.per_day)
+
+    def _distances(self, codes: NDArray[np.uint8]) -> Bits:
+        """Return distances [n_codes, n_rows]."""
+        n_rows = self._planes.shape[1]
+        if not len(codes):
+            return np.zeros((0, n_rows), np.int64)
+        planes = to_planes(np.ascontiguousarray(codes))
+        rows = [distances(self._row(row), planes) for row in range(n_rows)]
+        return np.stack(rows, axis=1).astype(np.int64)
+
+    def _row(self, row: int) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(self._planes[:, row]).view(np.uint8)
+
+
+def _planes(codes: Sequence[bytes]) -> NDArray[np.uint64]:
+    return to_planes(np.stack([np.frombuffer(code, np.uint8) for code in codes]))
+
+
+def _key(query: Query) -> str:
+    """Return what makes the statistic of a query: its codes and how they are put together."""
+    digest = hashlib.sha256(b"".join(sentences_of(query)))
+    digest.update(f"{query.combine} {query.confirm}".encode())
+    return digest.hexdigest()[:16]

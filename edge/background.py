@@ -1,0 +1,124 @@
+"""The site's own background, learnt while listening: for each query a histogram of distances, and from it the threshold it alarms at.
+
+The counts fade with a half-day memory, so that a change of weather is followed; what was let through is compared with what was wanted and
+the difference corrected, within bounds (adaptive conformal inference, Gibbs and Candes 2021). Windows far nearer than the threshold are
+taken for the sound itself and neither counted nor corrected for, up to a bounded number a day.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.false_alarms import Counts, Tail, Threshold, tail_of
+
+MEMORY_S = 12 * 3600.0  # counts fade by e in this time
+STEP_S = 600.0  # thresholds are set anew this often
+MIN_WINDOWS = 300.0  # fewer windows of a site say too little: until then the prior counts, and cautiously
+PRIOR_CAUTION = 2.0  # as many times rarer than wanted ...
+PRIOR_MARGIN_BITS = 4  # ... and so many bits nearer, while the site is unknown
+GAIN = 0.1  # of the correction, for each window let through too many
+MAX_CORRECTION = 1.5  # of the logarithm of the rate: a factor of 4.5
+EVENT_BITS = 10  # this far below the threshold a window is the sound itself ...
+EVENT_EXCESS = (
+    10.0  # ... unless there are more of them than this many times the wanted alarms (at least as many a day)
+)
+LEAST_PER_DAY = 0.001  # less than one in three years: no tail model is to be trusted further
+_GOLDEN = 0.6180339887498949  # fractions of time are spread evenly by this step (Weyl)
+
+
+@dataclass(slots=True)
+class Background:
+    """Histograms and thresholds of n queries.
+
+    wanted_per_day: [n]; prior: histograms of the bundle's background [n, n_bins], rows of zeros where there is none.
+    A query without prior and without MIN_WINDOWS windows of the site does not alarm yet.
+    """
+
+    wanted_per_day: NDArray[np.float64]
+    prior: Counts
+    hop_s: float
+    counts: Counts
+    correction: NDArray[np.float64]
+    events_today: NDArray[np.float64]
+    n_windows: int = 0
+
+    @classmethod
+    def begin(cls, wanted_per_day: Sequence[float], prior: Counts, hop_s: float) -> Background:
+        """Return a background that knows nothing of the site yet."""
+        n = len(wanted_per_day)
+        wanted = np.asarray(wanted_per_day, np.float64)
+        return cls(wanted, prior, hop_s, np.zeros_like(prior), np.zeros(n), np.zeros(n))
+
+    @property
+    def windows_per_day(self) -> float:
+        """Return how many windows a day of uninterrupted listening has."""
+        return 86_400 / self.hop_s
+
+    @property
+    def step_windows(self) -> int:
+        """Return the number of windows between two settings of the thresholds."""
+        return max(1, round(STEP_S / self.hop_s))
+
+    def learn(self, histogram: Counts) -> None:
+        """Take windows that were heard before: counts [n, n_bins], for example of the codes in the store."""
+        self.counts += histogram
+
+    def thresholds(self) -> list[Threshold]:
+        """Return the thresholds of the coming step."""
+        return [self._threshold(row) for row in range(len(self.wanted_per_day))]
+
+    def limits(self, thresholds: Sequence[Threshold]) -> NDArray[np.int64]:
+        """Return the largest distance that alarms in the coming step, [n]; -1 = none."""
+        number = self.n_windows // self.step_windows
+        rows = []
+        for row, each in enumerate(thresholds):
+            phase = (number * _GOLDEN + row * _GOLDEN**2) % 1.0
+            rows.append(each.distance + (phase < each.share))
+        return np.asarray(rows, np.int64)
+
+    def observe(self, distances: NDArray[np.int64], limits: NDArray[np.int64]) -> None:
+        """Count the windows of a step, [n_windows, n], that were compared with `limits`, and correct for what was let through."""
+        n_bins = self.counts.shape[1]
+        share_of_day = len(distances) / self.windows_per_day
+        allowed = np.maximum(EVENT_EXCESS * self.wanted_per_day, EVENT_EXCESS)
+        is_event = (distances <= limits - EVENT_BITS) & (self.events_today < allowed)
+        self.counts *= math.exp(-len(distances) * self.hop_s / MEMORY_S)
+        self.events_today *= math.exp(-share_of_day)
+        self.events_today += is_event.sum(axis=0)
+        for row in range(len(self.counts)):
+            background = distances[~is_event[:, row], row]
+            self.counts[row] += np.bincount(np.clip(background, 0, n_bins - 1), minlength=n_bins)
+        let_through = ((distances <= limits) & ~is_event).sum(axis=0)
+        wanted = self.wanted_per_day * share_of_day
+        self.correction = np.clip(
+            self.correction + GAIN * (wanted - let_through), -MAX_CORRECTION, MAX_CORRECTION
+        )
+        self.n_windows += len(distances)
+
+    def per_day(self, row: int, distance: float) -> float | None:
+        """Return how many windows a day without the sound are as near or nearer, None while nothing is known."""
+        tail = self.tail(row)
+        if tail is None:
+            return None
+        return max(tail.probability(distance) * self.windows_per_day, LEAST_PER_DAY)
+
+    def tail(self, row: int) -> Tail | None:
+        """Return the tail that counts now: the site's, or the prior's while the site is unknown."""
+        if self.counts[row].sum() >= MIN_WINDOWS:
+            return tail_of(self.counts[row])
+        return tail_of(self.prior[row]) if self.prior[row].sum() > 0 else None
+
+    def _threshold(self, row: int) -> Threshold:
+        wanted = self.wanted_per_day[row] / self.windows_per_day
+        tail = self.tail(row)
+        if tail is None:
+            return Threshold(-1, 0.0)
+        if self.counts[row].sum() < MIN_WINDOWS:
+            cautious = tail.threshold(min(wanted / PRIOR_CAUTION, 0.5))
+            return Threshold(cautious.distance - PRIOR_MARGIN_BITS, 0.0)
+        return tail.threshold(min(wanted * math.exp(self.correction[row]), 0.5))
