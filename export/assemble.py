@@ -31,6 +31,7 @@ from edge.bundle import (
     Decoy,
     EncoderEntry,
     GoldenEntry,
+    HeadEntry,
     ImageInput,
     Manifest,
     Modality,
@@ -57,6 +58,21 @@ GOLDEN_SENTENCES = (
 
 
 @dataclass(frozen=True, slots=True)
+class HeadPart:
+    """The head of an encoder, where it is a file of its own."""
+
+    name: str  # file name in the bundle
+    content: bytes
+    precision: str
+    n_features: int
+
+    def entry(self) -> HeadEntry:
+        """What the manifest says of it."""
+        digest = hashlib.sha256(self.content).hexdigest()
+        return HeadEntry(self.name, digest, self.precision, self.n_features)
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One exported encoder, ready for a bundle."""
 
@@ -70,6 +86,15 @@ class Part:
     golden_inputs: NDArray[Any]  # windows [n, window_samples], or sentences [n]
     golden_logits: NDArray[np.float32]  # [n, n_bits]
     tolerance: float
+    head: HeadPart | None = None
+
+    def entry(self) -> EncoderEntry:
+        """What the manifest says of it."""
+        digest = hashlib.sha256(self.content).hexdigest()
+        head = self.head.entry() if self.head else None
+        return EncoderEntry(
+            self.modality, self.runtime, self.precision, self.name, digest, self.input, head=head
+        )
 
 
 def audio_part(
@@ -198,6 +223,8 @@ def assemble(
                 files[entry.file] = before.read(entry)
                 if isinstance(entry.input, TextInput):
                     files[entry.input.tokenizer] = before.read_tokenizer(entry)
+                if entry.head is not None:
+                    files[entry.head.file] = before.read_head(entry) or b""
         for each in before.manifest.golden:
             golden[each.modality] = before.golden(each.modality) or {}
             tolerances[each.modality] = each.tolerance
@@ -205,10 +232,9 @@ def assemble(
         files[part.name] = part.content
         if part.tokenizer_json is not None:
             files["tokenizer.json"] = part.tokenizer_json
-        sha256 = hashlib.sha256(part.content).hexdigest()
-        entries.append(
-            EncoderEntry(part.modality, part.runtime, part.precision, part.name, sha256, part.input)
-        )
+        if part.head is not None:
+            files[part.head.name] = part.head.content
+        entries.append(part.entry())
         arrays = golden.setdefault(part.modality, {})
         arrays["texts" if part.modality == "text" else "inputs"] = part.golden_inputs
         arrays[f"logits_{part.runtime}"] = part.golden_logits

@@ -9,14 +9,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from edge.bundle import Bundle
+from edge.bundle import Bundle, Runtime
 from edge.errors import UsageError
 from export.assemble import assemble
 from export.parity import ParityRow, print_rows, require_parity
-from export.tower_export import ExportRuntime, export_observation, export_text
+from export.sources import EXAMPLES
+from export.tower_export import (
+    export_encoder,
+    observation_job,
+    open_files,
+    parity_rows,
+    part_of,
+    text_job,
+)
 from export.tower_source import TowerSource, from_hash_checkpoint, from_towers, read_texts
 from train.examples import Examples
-from train.hash_checkpoint import is_hash_checkpoint
+from train.hash_checkpoint import is_hash_checkpoint, load_hash_checkpoint
 from train.towers import TowerPair, open_towers
 
 
@@ -24,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options for pretrained towers."""
     towers = parser.add_argument_group("pretrained towers (BioCLIP, BioLingual, any open_clip or CLAP model)")
     towers.add_argument(
-        "--encoder", help="bioclip, bioclip-2, biolingual, open_clip:local-dir:/folder, clap:/folder ..."
+        "--encoder",
+        help="bioclip, bioclip-2, biolingual, open_clip:local-dir:/folder, clap:/folder ...; "
+        "with --checkpoint of `python -m train hash`: where the towers are now",
     )
     towers.add_argument(
         "--head", choices=("itq", "lsh"), help="a head without training (default itq); not with --checkpoint"
@@ -32,14 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     towers.add_argument("--texts", type=Path, help="sentences that will be asked for, one a line")
     towers.add_argument(
         "--dataset",
-        help="observations to set, correct and compare with, such as folder:/path/labels.csv (docs/formats.md)",
+        help="observations to set, correct and compare with, such as folder:/path/labels.csv (docs/formats.md); "
+        "default for sound: the clips of examples/",
     )
     towers.add_argument(
-        "--bits",
-        type=int,
-        default=256,
-        choices=(64, 128, 192, 256),
-        help="a prefix of the code (default 256)",
+        "--bits", type=int, choices=(64, 128, 192, 256), help="a prefix of the code (default: all of it)"
+    )
+    towers.add_argument(
+        "--split-head",
+        action="store_true",
+        help="tower and head in two files: a new head then travels alone",
     )
 
 
@@ -49,53 +61,70 @@ def is_asked_for(arguments: argparse.Namespace) -> bool:
 
 
 def tower_source(arguments: argparse.Namespace) -> TowerSource:
-    """Open what the arguments name."""
-    for name in ("texts", "dataset"):
-        if getattr(arguments, name) is None:
-            raise UsageError(f"--{name}: expected with pretrained towers, found none; see --help")
+    """Open what the arguments name. Raises UsageError for what is missing, and what towers, texts and data sets raise."""
+    if arguments.texts is None:
+        raise UsageError(
+            "--texts: expected a file of sentences with pretrained towers, found none; see --help"
+        )
     texts = read_texts(arguments.texts)
-    if is_hash_checkpoint(arguments.checkpoint):
-        if arguments.head:
-            raise UsageError(
-                "--head: expected without a checkpoint of `python -m train hash`, which has heads of its own"
-            )
-        from train.hash_checkpoint import load_hash_checkpoint
-
-        checkpoint = load_hash_checkpoint(arguments.checkpoint, arguments.encoder)
-        examples = _examples(arguments.dataset, checkpoint.pair)
-        return from_hash_checkpoint(checkpoint, texts, examples, arguments.bits)
-    pair = open_towers(arguments.encoder)
-    return from_towers(
-        pair, arguments.head or "itq", texts, _examples(arguments.dataset, pair), arguments.bits
-    )
+    if not is_hash_checkpoint(arguments.checkpoint):
+        pair = open_towers(arguments.encoder)
+        examples = _examples(arguments.dataset, pair)
+        return from_towers(pair, arguments.head or "itq", texts, examples, arguments.bits)
+    if arguments.head:
+        raise UsageError(
+            "--head: expected none with a checkpoint of `python -m train hash`, which has its own"
+        )
+    checkpoint = load_hash_checkpoint(arguments.checkpoint, arguments.encoder)
+    examples = _examples(arguments.dataset, checkpoint.pair)
+    return from_hash_checkpoint(checkpoint, texts, examples, arguments.bits)
 
 
-def _examples(spec: str, pair: TowerPair) -> Examples:
+def _examples(spec: str | None, pair: TowerPair) -> Examples:
     from train.dataset_examples import DatasetExamples
     from train.datasets import open_dataset, prompts_of
 
-    return DatasetExamples(open_dataset(spec), pair.input, prompts_of)
+    if spec is None and pair.modality == "image":
+        raise UsageError(
+            "--dataset: expected pictures, such as folder:/path/labels.csv, found none; "
+            "heads are centred on what cameras see, and compared on it"
+        )
+    return DatasetExamples(open_dataset(spec or f"folder:{EXAMPLES / 'labels.csv'}"), pair.input, prompts_of)
 
 
-def export_towers(arguments: argparse.Namespace, runtime: ExportRuntime, console: Console) -> Bundle:
-    """Export both encoders for one runtime, compare, and write or complete the bundle."""
-    source = tower_source(arguments)
+def export_source(
+    source: TowerSource, runtime: Runtime, is_split: bool, out: Path, console: Console
+) -> Bundle:
+    """Export both encoders for one runtime, compare, and write or complete the bundle. Raises ParityError, TooLargeError."""
     with tempfile.TemporaryDirectory() as name:
         started = time.perf_counter()
-        text, encode_text = export_text(source, runtime, Path(name), console)
-        observation = export_observation(source, runtime, Path(name), console)
+        text = export_encoder(text_job(source), runtime, Path(name), console, is_split)
+        observation = export_encoder(observation_job(source), runtime, Path(name), console, is_split)
         console.print(f"exported in {time.perf_counter() - started:.0f} s")
-        rows: list[ParityRow] = [*text.rows, *observation.rows]
+        rows = [
+            *parity_rows(text, observation.reference, source),
+            *parity_rows(observation, text.reference, source),
+        ]
         n = len(source.parity.samples)
         print_rows(rows, n, console)
         require_parity(rows)
-        figures: dict[str, object] = {
-            f"{row.graph} against PyTorch": {
-                "inputs": n,
-                "bits equal": round(row.raw, 4),
-                "bits equal, centred": round(row.centred, 4),
-                "mAP change in points": round(100 * row.map_change, 3),
-            }
-            for row in rows
+        encode = open_files(text.job, runtime, text.files)
+        parts = [part_of(observation, source), part_of(text, source)]
+        return assemble(out, source.release, parts, encode, _figures(rows, n))
+
+
+def _figures(rows: list[ParityRow], n_inputs: int) -> dict[str, object]:
+    return {
+        f"{row.graph} against PyTorch": {
+            "inputs": n_inputs,
+            "bits equal": round(row.raw, 4),
+            "bits equal, centred": round(row.centred, 4),
+            "mAP change in points": round(100 * row.map_change, 3),
         }
-        return assemble(arguments.out, source.release, [observation.part, text.part], encode_text, figures)
+        for row in rows
+    }
+
+
+def export_towers(arguments: argparse.Namespace, runtime: Runtime, console: Console) -> Bundle:
+    """Run the command for pretrained towers."""
+    return export_source(tower_source(arguments), runtime, arguments.split_head, arguments.out, console)

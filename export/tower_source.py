@@ -16,22 +16,18 @@ from edge.bundle import new_code_space
 from edge.errors import FieldcubeError
 from export.assemble import Release
 from export.parity import LabelledWindows
-from export.tower_graphs import FirstBits
+from export.tower_graphs import first_bits
 from train.examples import Examples
 from train.hash_checkpoint import HashCheckpoint
 from train.itq import fit_itq, fit_lsh
 from train.towers import TowerPair, embed_observations, embed_texts
 
+N_BITS = 256  # of heads without training
 N_PARITY, N_CORRECTION, N_GOLDEN = 96, 96, 2
-DECOYS = (
-    "wind",
-    "rain",
-    "silence",
-    "a person talking",
-    "background noise",
-    "an empty scene",
-    "leaves and grass",
-)
+DECOYS = {
+    "audio": ("wind", "rain", "silence", "a person talking", "background noise"),
+    "image": ("an empty scene", "leaves and grass", "a dark picture", "a person", "a vehicle"),
+}
 LIMITS = """- A sentence that the towers never learnt still gets a code and a nearest observation. Read `edge-search` results as a ranking, not as an
   identification.
 - Without a calibration in the manifest no distance says how likely a match is.
@@ -50,6 +46,7 @@ class TowerSource:
     observation_head: nn.Module
     text_head: nn.Module
     texts: tuple[str, ...]
+    other_texts: tuple[str, ...]  # more sentences, to correct by
     parity: LabelledWindows  # samples: windows or pictures as the tower takes them
     correction: NDArray[np.float32]  # other observations, [n, ...]
     golden: NDArray[np.float32]  # [N_GOLDEN, ...]
@@ -84,20 +81,21 @@ def observations_of(examples: Examples, n: int, seed: int) -> tuple[NDArray[np.f
 
 
 def from_towers(
-    pair: TowerPair, head: str, texts: Sequence[str], examples: Examples, n_bits: int
+    pair: TowerPair, head: str, texts: Sequence[str], examples: Examples, n_bits: int | None
 ) -> TowerSource:
-    """A bundle without training: ITQ or LSH heads from the towers' features of the texts and of some observations."""
+    """A bundle without training: ITQ or LSH heads of 256 bits from the towers' features of the texts and of some observations, or a prefix of them."""
+    n_bits = n_bits or N_BITS
     encoder = pair.source
     inputs, classes = observations_of(examples, N_PARITY + N_CORRECTION + N_GOLDEN, 0)
     features = embed_observations(
         pair, [torch.from_numpy(inputs[i : i + 8]) for i in range(0, len(inputs), 8)]
     )
     fit = {"itq": fit_itq, "lsh": fit_lsh}[head]
-    heads = fit(embed_texts(pair, [*texts, *examples.sentences]), features, 256, 0)
+    heads = fit(embed_texts(pair, [*texts, *examples.sentences]), features, N_BITS, 0)
     identity = hashlib.sha256(f"{encoder} {head}".encode() + heads[0].bits.weight.detach().numpy().tobytes())
     name = f"{pair.name}-{head}"
     provenance = {
-        "train_run": f"{head} heads of 256 bits, no training",
+        "train_run": f"{head} heads of {N_BITS} bits, no training",
         "data": f"{len(inputs)} observations of {examples.name}, {len(texts)} sentences",
         "encoder": encoder,
         "classes": list(texts),
@@ -106,14 +104,15 @@ def from_towers(
         f"Towers: {encoder}, as published.",
         f"Heads: {head} on features centred for each modality, one matrix for both.",
     )
-    release = _release(name, identity.hexdigest(), n_bits, pair.licence, provenance, made)
+    release = _release(name, identity.hexdigest(), pair, n_bits, pair.licence, provenance, made)
     return _source(pair, heads[1], heads[0], texts, examples, inputs, classes, release)
 
 
 def from_hash_checkpoint(
-    checkpoint: HashCheckpoint, texts: Sequence[str], examples: Examples, n_bits: int
+    checkpoint: HashCheckpoint, texts: Sequence[str], examples: Examples, n_bits: int | None
 ) -> TowerSource:
-    """A bundle of `python -m train hash`: adapters merged, BatchNorm folded."""
+    """A bundle of `python -m train hash`: adapters merged, BatchNorm folded. n_bits: None for all that were trained."""
+    n_bits = n_bits or checkpoint.settings.n_bits
     if n_bits > checkpoint.settings.n_bits:
         raise SourceError(
             f"--bits {n_bits}: expected at most the {checkpoint.settings.n_bits} bits of the checkpoint"
@@ -133,18 +132,30 @@ def from_hash_checkpoint(
         f"Towers: {checkpoint.settings.encoder}, LoRA merged (largest relative difference {checkpoint.merge_difference:.1g}).",
     )
     release = _release(
-        notes.name.replace("_", "-"), checkpoint.sha256, n_bits, notes.licence, provenance, made
+        notes.name.replace("_", "-"),
+        checkpoint.sha256,
+        checkpoint.pair,
+        n_bits,
+        notes.licence,
+        provenance,
+        made,
     )
     heads = checkpoint.observation_head, checkpoint.text_head
     return _source(checkpoint.pair, *heads, texts, examples, inputs, classes, release)
 
 
 def _release(
-    name: str, sha256: str, n_bits: int, licence: str, provenance: dict[str, object], made: tuple[str, ...]
+    name: str,
+    sha256: str,
+    pair: TowerPair,
+    n_bits: int,
+    licence: str,
+    provenance: dict[str, object],
+    made: tuple[str, ...],
 ) -> Release:
     # a prefix is a code of its own width: another code space
     space = new_code_space(name if n_bits == 256 else f"{name}-{n_bits}", sha256)
-    return Release(name, space, n_bits, licence, "", None, DECOYS, provenance, made, LIMITS)
+    return Release(name, space, n_bits, licence, "", None, DECOYS[pair.modality], provenance, made, LIMITS)
 
 
 def _source(
@@ -157,7 +168,7 @@ def _source(
     classes: NDArray[np.int64],
     release: Release,
 ) -> TowerSource:
-    heads = [FirstBits(head.eval(), release.n_bits) for head in (observation_head, text_head)]
+    heads = [first_bits(head, release.n_bits) for head in (observation_head, text_head)]
     present = np.unique(classes)
     sentence_of = {c: examples.sentences[int(np.searchsorted(examples.sentence_classes, c))] for c in present}
     queries = tuple(sentence_of[c] for c in present)
@@ -165,6 +176,6 @@ def _source(
     parity = LabelledWindows(inputs[:n_parity], np.searchsorted(present, classes[:n_parity]), queries)
     rest = inputs[n_parity:]
     correction = rest[: max(2, len(rest) - N_GOLDEN)]
-    return TowerSource(
-        pair, heads[0], heads[1], tuple(texts), parity, correction, inputs[-N_GOLDEN:], release
-    )
+    others = tuple(text for text in examples.sentences if text not in queries)[:N_CORRECTION]
+    golden = inputs[-N_GOLDEN:]
+    return TowerSource(pair, heads[0], heads[1], tuple(texts), others, parity, correction, golden, release)

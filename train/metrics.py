@@ -109,8 +109,12 @@ def raw_agreement(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 
 def centred_agreement(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Share of equal bits after each bit's median over the items of `a` is taken as its threshold in both: bits that never change do not flatter it."""
-    threshold = np.median(a, axis=0, keepdims=True)
+    """Share of equal bits after each bit's median over the items of `a` is taken as its threshold in both: bits that never change do not flatter it.
+
+    The threshold lies between the two middle items, on none of them: rounding would decide that one's bit.
+    """
+    order, middle = np.sort(a, axis=0), len(a) // 2
+    threshold = (order[middle - 1] + order[middle]) / 2 if middle else np.zeros(a.shape[1], a.dtype)
     return float(((a >= threshold) == (b >= threshold)).mean())
 
 

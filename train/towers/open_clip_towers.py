@@ -69,15 +69,14 @@ class ClipText(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Map int [batch, n_tokens] to [batch, n_features]."""
         input_ids = input_ids * attention_mask  # padding is id 0
-        tower, n_tokens = self.tower, input_ids.shape[1]
-        x = (
-            tower.token_embedding(input_ids) + tower.positional_embedding[:n_tokens]
-        )  # [batch, n_tokens, width]
-        x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:n_tokens, :n_tokens]))
-        end = input_ids.argmax(dim=1)  # the end mark has the highest id
-        pooled = (x * nn.functional.one_hot(end, n_tokens).unsqueeze(2).to(x.dtype)).sum(
-            dim=1
-        )  # [batch, width]
+        tower, place = self.tower, torch.arange(input_ids.shape[1], device=input_ids.device)
+        # no slices and no one_hot: they would fix the number of tokens of an exported graph
+        x = tower.token_embedding(input_ids) + tower.positional_embedding[place]  # [batch, n_tokens, width]
+        is_later = place > place.unsqueeze(1)  # [n_tokens, n_tokens]
+        mask = torch.zeros_like(is_later, dtype=x.dtype).masked_fill(is_later, float("-inf"))
+        x = tower.ln_final(tower.transformer(x, attn_mask=mask))
+        is_end = place == input_ids.argmax(dim=1, keepdim=True)  # the end mark has the highest id
+        pooled = (x * is_end.unsqueeze(2).to(x.dtype)).sum(dim=1)  # [batch, width]
         projection = tower.text_projection
         features: Tensor = projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
         return features
@@ -153,8 +152,9 @@ def _resize(visual: Any, source: str) -> Literal["shortest-side-bicubic-centre-c
 
 
 def _created(open_clip: Any, spec: str, source: str) -> Any:
-    logging.getLogger().addFilter(_is_not_about_random_weights)
     torch.manual_seed(0)  # random weights are the same every time
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it tells of each step, and that an architecture by name has no weights
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own use of other libraries
@@ -168,11 +168,8 @@ def _created(open_clip: Any, spec: str, source: str) -> Any:
         raise TowerError(
             f"{source}: expected a model that open_clip can open, found: {first_line(error)}{hint}"
         ) from error
-
-
-def _is_not_about_random_weights(record: logging.LogRecord) -> bool:
-    """Drop open_clip's warnings that an architecture by name has no weights: it was asked for so."""
-    return "No pretrained weights" not in record.getMessage()
+    finally:
+        logging.disable(before)
 
 
 def _require_files(folder: Path, source: str) -> None:
