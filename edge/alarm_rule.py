@@ -104,7 +104,8 @@ class AlarmRule:
 
         distances: [n_rows]; decoy: of the nearest decoy line, n_bins or more without one; is_active: [n_queries].
         """
-        bits = self._memory.confirmed(combined(distances[None], self._statistics, self._tables)[0])
+        own = combined(distances[None], self._statistics, self._tables)[0] if self._combines else distances
+        bits = self._memory.confirmed(own)
         alarm = self._alarm(bits, distances, decoy, is_active)
         self._step_bits.append(bits)
         self._step_rows.append(distances)

@@ -225,6 +225,10 @@ def assemble(
                     files[entry.input.tokenizer] = before.read_tokenizer(entry)
                 if entry.head is not None:
                     files[entry.head.file] = before.read_head(entry) or b""
+        if (
+            before.manifest.reference is not None
+        ):  # made with an encoder of this release: its codes still hold
+            files[before.manifest.reference.file] = before.read(before.manifest.reference)
         for each in before.manifest.golden:
             golden[each.modality] = before.golden(each.modality) or {}
             tolerances[each.modality] = each.tolerance
@@ -267,6 +271,7 @@ def assemble(
             "limits": release.limits,
         },
         figures=figures,
+        reference=None if before is None else before.manifest.reference,
     )
     files["MODEL_CARD.md"] = write_card(
         manifest, {name: len(content) for name, content in files.items()}
