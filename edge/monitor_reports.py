@@ -139,8 +139,15 @@ def detection_line(observation: Observation, detection: Detection) -> str:
     at = place(observation)
     when = observation.started_at or at or "-"
     sure = f"{100 * detection.probability:.0f} %, {detection.distance} bits"
+    if detection.false_alarms_per_day is not None:
+        sure += f", {false_alarms(detection.false_alarms_per_day)}"
     clip = f"  {detection.clip}" if detection.clip else ""
     return f"{when}  {detection.query}  ({sure})  {observation.source}{at and ' at '}{at}{clip}"
+
+
+def false_alarms(per_day: float) -> str:
+    """Return how often the background alone comes as near, for people."""
+    return f"{per_day:.2g} false a day" if per_day >= 0.01 else "< 0.01 false a day"
 
 
 def gap_line(gap: Gap, sample_rate_hz: int) -> str:
