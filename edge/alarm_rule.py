@@ -64,9 +64,7 @@ class AlarmRule:
         self._parts = Background.begin([1.0] * n_rows, histograms(reference, n_bins), hop_s)
         self._combines = any(each.combine for each in self._statistics)
         self._tables = self._part_tables()
-        bits = confirmed_runs(
-            combined(reference, self._statistics, self._tables), reference_runs, self._statistics, n_bins
-        )
+        bits = self.bits(reference, reference_runs)
         wanted = [query.alarms_per_day for query in queries]
         self.background = Background.begin(wanted, histograms(bits, n_bins), hop_s)
         self._memory = Confirmation(self._statistics, n_bins)
@@ -79,6 +77,11 @@ class AlarmRule:
         self._step_rows: list[Bits] = []
         self._set_thresholds()
 
+    def bits(self, distances: Bits, runs: NDArray[np.int64]) -> Bits:
+        """Return what is compared with the thresholds, [n_windows, n_queries], of distances [n_windows, n_rows] in order; runs: [n_windows]."""
+        own = combined(distances, self._statistics, self._tables)
+        return confirmed_runs(own, runs, self._statistics, self._n_bins)
+
     def learn(self, distances: Bits, runs: NDArray[np.int64], queries: NDArray[np.bool_]) -> None:
         """Take windows of this site that were heard before for some queries [n_queries], in order.
 
@@ -86,8 +89,7 @@ class AlarmRule:
         """
         self._parts.learn(histograms(distances, self._n_bins))
         self._tables = self._part_tables()
-        bits = combined(distances, self._statistics, self._tables)
-        found = histograms(confirmed_runs(bits, runs, self._statistics, self._n_bins), self._n_bins)
+        found = histograms(self.bits(distances, runs), self._n_bins)
         self.background.learn(found * queries[:, None])
         self._set_thresholds()
 

@@ -81,7 +81,7 @@ class Alarms:
         self._source = ""
         self._always = np.ones(len(self.queries), bool)
         self._timed = is_active is not None and any(query.active for query in self.queries)
-        background = self._distances(reference.background)
+        background = self.distances(reference.background)
         self.rule = AlarmRule(asked, background, reference.runs, hop_s, self._bins)
 
     def hear(self, observation: Observation) -> Heard | None:
@@ -108,7 +108,7 @@ class Alarms:
         if codes:
             names = {query.name for query in queries}
             rows = np.asarray([query.name in names for query in self.queries])
-            self.rule.learn(self._distances(np.stack(codes)), np.asarray(runs), rows)
+            self.rule.learn(self.distances(np.stack(codes)), np.asarray(runs), rows)
         return len(codes)
 
     def state(self) -> bytes:
@@ -176,8 +176,8 @@ class Alarms:
         nearest = min(int(found[row]) for row in rows)
         return Heard(self.queries[alarm.row], nearest, alarm.per_day)
 
-    def _distances(self, codes: NDArray[np.uint8]) -> Bits:
-        """Return distances [n_codes, n_rows]."""
+    def distances(self, codes: NDArray[np.uint8]) -> Bits:
+        """Return distances [n_codes, n_rows] of codes [n_codes, n_bytes] to the sentences of the queries, rows as in the rule's statistics."""
         n_rows = self._planes.shape[1]
         if not len(codes):
             return np.zeros((0, n_rows), np.int64)
