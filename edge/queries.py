@@ -16,7 +16,8 @@ from edge.watchlist import Query, Watchlist, load_watchlist, read_watchlist, wri
 
 _EXAMPLE = """example:
   edge-queries watchlist.txt                      (check it, and list what it asks for)
-  edge-queries watchlist.txt -o watchlist.json    (compile it, for a recorder without a text encoder)"""
+  edge-queries watchlist.txt -o watchlist.json    (compile it, for a recorder without a text encoder)
+  edge-queries watchlist.txt --explain            (what to expect of each line, and which cannot work)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,11 +56,34 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="for sound: and image: queries (auto)",
     )
     add("--json", action="store_true", help="print one JSON object a line")
-    return parser.parse_args(argv)
+    add(
+        "--explain", action="store_true", help="tell threshold, expected false alarms and recall of each line"
+    )
+    add("--hop", type=_seconds, metavar="S", help="with --explain: from window to window (half a window)")
+    add("--store", type=Path, metavar="PATH", help="with --explain: thresholds learnt beside this store")
+    args = parser.parse_args(argv)
+    if not args.explain and (args.hop is not None or args.store is not None):
+        parser.error("--hop and --store: expected with --explain, found without")
+    if args.explain and args.output is not None:
+        parser.error("-o: expected without --explain, found with it; compile the list by a run of its own")
+    return args
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"expected seconds in 0.1..3600, found {text!r}")
+    return seconds
 
 
 def _run(args: argparse.Namespace) -> None:
     loaded = load_watchlist(args.watchlist)
+    if args.explain:
+        _explain(loaded, args)
+        return
     queries: Iterable[Query] = loaded.queries if isinstance(loaded, Watchlist) else loaded
     if args.output is not None:
         _require_replaceable(args.output, args.watchlist)
@@ -72,6 +96,15 @@ def _run(args: argparse.Namespace) -> None:
             print(f"{args.output}: {n} queries in code space {space}", file=sys.stderr)
     for query in queries:
         print(_json_line(query) if args.json else _line(query))
+
+
+def _explain(loaded: Watchlist | list[Query], args: argparse.Namespace) -> None:
+    from edge.queries_explain import explained, json_line, table  # brings the encoders
+
+    bundle = Bundle.load(args.bundle or default_bundle())
+    explanations = explained(bundle, _compiled(loaded, bundle, args), args.hop, args.store)
+    for line in map(json_line, explanations) if args.json else table(explanations):
+        print(line)
 
 
 def _require_replaceable(output: Path, watchlist: Path) -> None:
@@ -129,10 +162,10 @@ def _line(query: Query) -> str:
     options = [f"name={query.name}"] if query.name != query.text else []
     n, m = query.confirm
     given = {
-        "probability": None if query.min_probability is None else f"{query.min_probability:g}",
-        "alarms_per_day": None if query.alarms_per_day is None else f"{query.alarms_per_day:g}",
+        "probability": None if query.min_probability is None else f"{query.min_probability:.12g}",
+        "alarms_per_day": None if query.alarms_per_day is None else f"{query.alarms_per_day:.12g}",
         "confirm": None if m == 1 else f"{n}/{m}",
-        "cooldown": None if query.cooldown_s is None else f"{query.cooldown_s:g}s",
+        "cooldown": None if query.cooldown_s is None else f"{query.cooldown_s:.12g}s",
         "priority": None if query.priority == "normal" else query.priority,
         "active": query.active,
         "group": query.group,

@@ -44,6 +44,26 @@ def test_a_list_is_shown_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (second["name"], second["decoy"]) == ("noise", True)
 
 
+def test_what_is_shown_is_a_line_that_asks_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = """\
+frog chorus | name=frogs | alarms_per_day=0.123456789 | confirm=2/3 | cooldown=600s | priority=high | active=night | group=ponds
+a low tone & rain | probability=0.7 | priority=low | active=22:00-04:30
+a chainsaw OR a truck | confirm=1/3 | cooldown=604799.5s
+decoy: noise
+"""
+    path = write(tmp_path, lines)
+    assert queries.main([path]) == 0
+    assert capsys.readouterr().out == lines
+    assert queries.main([path, "--json"]) == 0
+    frogs, tone, chainsaw, _ = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (frogs["alarms_per_day"], frogs["confirm"], frogs["cooldown_s"]) == (0.123456789, [2, 3], 600.0)
+    assert (frogs["priority"], frogs["active"], frogs["group"]) == ("high", "night", "ponds")
+    assert (tone["combine"], tone["parts"]) == ("and", ["a low tone", "rain"])
+    assert (chainsaw["combine"], chainsaw["parts"]) == ("or", ["a chainsaw", "a truck"])
+
+
 def test_sentences_are_compiled(
     needs_onnx: None, tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
