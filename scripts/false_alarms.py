@@ -256,11 +256,12 @@ def recall(data: Path, bundle: Path, background_days: float, picture: Path | Non
     random = np.random.default_rng(seed)
     background_s = background_days * DAY_S
     at, events = background_s + 20.0, []
-    for snr in SNR_DB:
-        for each in here.events:
-            samples = unit(trimmed(decode(each.file, RATE_HZ), RATE_HZ), RATE_HZ)
-            events.append(Event(each.label, at, at + len(samples) / RATE_HZ, snr, samples))
-            at += float(random.uniform(25, 45))
+    pairs = [(each, snr) for each in here.events for snr in SNR_DB]
+    for number in random.permutation(len(pairs)):
+        each, snr = pairs[int(number)]
+        samples = unit(trimmed(decode(each.file, RATE_HZ), RATE_HZ), RATE_HZ)
+        events.append(Event(each.label, at, at + len(samples) / RATE_HZ, snr, samples))
+        at += float(random.uniform(25, 45))
     seconds = at + 30.0
     site = Site(here.second, RATE_HZ, RUMBLING, ((0.0, BREEZE),))
     labels = sorted({event.label for event in events})
