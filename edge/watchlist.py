@@ -62,21 +62,25 @@ class Watchlist:
         require.instance(WatchlistError, "queries", self.queries, (tuple,))
         for i, query in enumerate(self.queries):
             require.text(WatchlistError, f"queries[{i}].text", query.text)  # the path of an example too
-            if query.code is None or len(query.code) * 8 != self.code_bits:
-                found = "none" if query.code is None else f"{len(query.code) * 8} bits"
-                raise WatchlistError(f"queries[{i}].code: expected {self.code_bits} bits, found {found}")
-            for part in query.parts:
-                if part.code is None or len(part.code) * 8 != self.code_bits:
-                    raise WatchlistError(
-                        f"queries[{i}].parts: expected codes of {self.code_bits} bits, found another"
-                    )
-            if query.logits is not None and len(query.logits) != self.code_bits:
-                found = f"{len(query.logits)} numbers"
-                raise WatchlistError(f"queries[{i}].logits: expected {self.code_bits} numbers, found {found}")
+            _require_width(f"queries[{i}]", query, self.code_bits)
+            for n, part in enumerate(query.parts):
+                _require_width(f"queries[{i}].parts[{n}]", part, self.code_bits)
+            if query.parts and query.code != query.parts[0].code:
+                raise WatchlistError(f"queries[{i}].code: expected that of its first part, found another")
             if any(query.name == other.name for other in self.queries[:i]):
                 raise WatchlistError(
                     f"queries[{i}].name: expected a name of its own, found {query.name!r} twice"
                 )
+
+
+def _require_width(at: str, coded: Query | QueryPart, code_bits: int) -> None:
+    """Require a code of a width, and logits of it where there are any."""
+    if coded.code is None or len(coded.code) * 8 != code_bits:
+        found = "none" if coded.code is None else f"{len(coded.code) * 8} bits"
+        raise WatchlistError(f"{at}.code: expected {code_bits} bits, found {found}")
+    if coded.logits is not None and len(coded.logits) != code_bits:
+        found = f"{len(coded.logits)} numbers"
+        raise WatchlistError(f"{at}.logits: expected {code_bits} numbers, found {found}")
 
 
 def parse_text(path: Path) -> list[Query]:
@@ -125,25 +129,24 @@ def compile_watchlist(
     """
     compiled: list[Query] = []
     for query in queries:
-        if query.kind == "text":
-            raw = encode_text(query.parts[0].text if query.parts else query.text)
+        parts = tuple(
+            QueryPart(part.text, *_packed(encode_text(part.text), code_bits, query.name))
+            for part in query.parts
+        )
+        if parts:
+            code, logits = parts[0].code, parts[0].logits
+        elif query.kind == "text":
+            code, logits = _packed(encode_text(query.text), code_bits, query.name)
         elif query.kind == "sound" and encode_sound is not None:
-            raw = encode_sound(Path(query.text))
+            code, logits = _packed(encode_sound(Path(query.text)), code_bits, query.name)
         elif query.kind == "image" and encode_image is not None:
-            raw = encode_image(Path(query.text))
+            code, logits = _packed(encode_image(Path(query.text)), code_bits, query.name)
         else:
             raise WatchlistError(
                 f"query {query.name!r}: expected a sentence, found {query.kind}: {query.text}; "
                 f"this bundle has no {query.kind} encoder that could compile it"
             )
-        code, logits = _packed(raw, code_bits, query.name)
-        parts = []
-        for part in query.parts:
-            own = _packed(encode_text(part.text), code_bits, query.name)
-            parts.append(QueryPart(part.text, *own))
-        if parts:
-            code, logits = parts[0].code or b"", parts[0].logits or ()
-        compiled.append(replace(query, text=shown(query.text), code=code, logits=logits, parts=tuple(parts)))
+        compiled.append(replace(query, text=shown(query.text), code=code, logits=logits, parts=parts))
     return Watchlist(code_space, code_bits, bundle, tuple(compiled))
 
 

@@ -15,6 +15,7 @@ from edge.watchlist import (
     FORMAT_VERSION,
     Kind,
     Query,
+    QueryPart,
     Watchlist,
     compile_watchlist,
     load_watchlist,
@@ -49,8 +50,9 @@ def parsed(tmp_path: Path, content: str | bytes) -> list[Query]:
 
 
 def compiled() -> Watchlist:
+    both = Query("both", "owl & rain", combine="and", parts=(QueryPart("owl"), QueryPart("rain")))
     return compile_watchlist(
-        [Query("dog", "a dog"), Query("wind", "wind", decoy=True)], encode, None, SPACE, 64
+        [Query("dog", "a dog"), Query("wind", "wind", decoy=True), both], encode, None, SPACE, 64
     )
 
 
@@ -59,78 +61,13 @@ def test_the_golden_list_compiles_to_the_golden_bytes(tmp_path: Path) -> None:
         replace(query, text=Path(query.text).name) if query.kind == "sound" else query
         for query in parse_text(GOLDEN_TEXT)
     ]
+    assert [query.combine for query in queries[-2:]] == ["and", "or"]
+    assert queries[-3].cooldown_s == 600.0
     watchlist = compile_watchlist(queries, encode, encode_sound, SPACE, 64, "starter 0.1.0")
     write_watchlist(tmp_path / "watchlist.json", watchlist)
     assert (tmp_path / "watchlist.json").read_bytes() == GOLDEN_COMPILED.read_bytes()
     assert read_watchlist(GOLDEN_COMPILED, SPACE, 64) == watchlist
     assert [path.name for path in tmp_path.iterdir()] == ["watchlist.json"]
-
-
-def test_the_grammar_of_a_line(tmp_path: Path) -> None:
-    (tmp_path / "phoebe #2.wav").write_bytes(b"")
-    (tmp_path / "our.wav").write_bytes(b"")
-    (tmp_path / "owl.jpg").write_bytes(b"")
-    content = """\ufeff# what we listen for
-
-    a dog barking   # the neighbour's
-    a raven: calling|name = raven |probability=0.7\r
-    Decoy: wind in trees
-    sound: our.wav | name=our phoebe | probability=1
-    decoy: sound:our.wav | name=other bird
-    image: owl.jpg
-    F#minor chord
-    a knot of toads, nothing else
-    """
-    sound, image = str(tmp_path / "our.wav"), str(tmp_path / "owl.jpg")
-    assert parsed(tmp_path, content) == [
-        Query("a dog barking", "a dog barking"),
-        Query("raven", "a raven: calling", min_probability=0.7),
-        Query("wind in trees", "wind in trees", decoy=True),
-        Query("our phoebe", sound, "sound", min_probability=1.0),
-        Query("other bird", sound, "sound", decoy=True),
-        Query("owl.jpg", image, "image"),
-        Query("F#minor chord", "F#minor chord"),
-        Query("a knot of toads, nothing else", "a knot of toads, nothing else"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("dog | loud=1", "expected an option of name, probability, alarms_per_day, confirm, cooldown, priority, active, group, found 'loud'"),
-        ("dog | probabilty=0.5", "found 'probabilty'; did you mean probability?"),
-        ("dog | name", "expected an option key=value after |, found 'name'"),
-        ("dog | name=", "expected an option key=value after |, found 'name='"),
-        ("dog |", "expected an option key=value after |, found ''"),
-        ("dog | name=a | name=b", "expected the option name once, found it twice; keep one"),
-        ("dog | probability=1.5", "expected a probability from 0 to 1, found '1.5'"),
-        ("dog | probability=nan", "expected a probability from 0 to 1, found 'nan'"),
-        ("dog | probability=high", "expected a probability from 0 to 1, found 'high'"),
-        ("decoy: dog | probability=0.5", "expected no probability on a decoy"),
-        ("first", "expected a name of its own, found 'first' again (first in line 1); add | name=..."),
-        ("dog | name=first", "expected a name of its own, found 'first' again"),
-        ("decoy:", "expected a sentence or a file, found an empty text in 'decoy:'"),
-        ("| name=x", "expected a sentence or a file, found an empty text"),
-        ("not a dog", "found the negation 'not'; encoders ignore negations"),
-        ("No dogs", "found the negation 'No'; encoders ignore negations: name the sound to be ignored in"),
-        ("No dogs", "in a line `decoy: ...`"),
-        ("a forest without birds", "found the negation 'without'"),
-        ("decoy: no rain", "found the negation 'no'"),
-        ("sound: missing.wav", "expected a sound file, found no file"),
-        ("image: missing.jpg", "expected a image file, found no file"),
-        ("decoys: wind", "expected decoy:, sound: or image:, found 'decoys:'; write decoy:"),
-        ("sond: a.wav", "found 'sond:'; write sound:"),
-        ("decoy: decoy: wind", "expected one decoy: and one sound: or image: at most, found 'decoy:' again"),
-        ("sound: image: a", "expected one decoy: and one sound: or image: at most, found 'image:' again"),
-    ],
-)
-def test_a_wrong_line_is_refused_with_file_line_expected_and_found(
-    tmp_path: Path, line: str, message: str
-) -> None:
-    with pytest.raises(WatchlistError) as caught:
-        parsed(tmp_path, f"first\n# comment\n\n{line}\n")
-    assert str(caught.value).startswith(f"{tmp_path / 'list.txt'}:4: expected ")
-    assert message in str(caught.value)
 
 
 def test_bytes_that_are_not_utf_8_are_refused_with_their_line(tmp_path: Path) -> None:
@@ -161,6 +98,23 @@ def test_compiling_gives_codes_and_rounded_logits() -> None:
     assert query.code == pack(encode("a dog")).tobytes()
     assert query.logits == tuple(round(float(value), 4) for value in encode("a dog"))
     assert compiled().queries[1].decoy
+
+
+def test_each_sentence_of_a_combined_query_is_compiled_once(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def remember(text: str) -> NDArray[np.float32]:
+        asked.append(text)
+        return encode(text)
+
+    (query,) = compile_watchlist(
+        parsed(tmp_path, "an owl & rain | confirm=2/3"), remember, None, SPACE, 64
+    ).queries
+    assert asked == ["an owl", "rain"]
+    assert (query.text, query.combine, query.confirm) == ("an owl & rain", "and", (2, 3))
+    assert [part.code for part in query.parts] == [pack(encode(text)).tobytes() for text in asked]
+    assert query.parts[1].logits == tuple(round(float(value), 4) for value in encode("rain"))
+    assert (query.code, query.logits) == (query.parts[0].code, query.parts[0].logits)
 
 
 def test_an_example_in_a_folder_of_any_bytes_is_compiled(tmp_path: Path) -> None:
@@ -263,6 +217,37 @@ def test_a_compiled_list_of_another_code_space_or_width_is_refused(tmp_path: Pat
         (("queries", 0, "decoy"), "no", "queries[0].decoy: expected bool, found 'no'"),
         (("queries", 1, "name"), "dog", "queries[1].name: expected a name of its own, found 'dog' twice"),
         (("queries", 0), "dog", "queries[0]: expected a mapping, found str"),
+        (
+            ("queries", 0, "alarms_per_day"),
+            0,
+            "queries[0].alarms_per_day: expected a number from 0.001 to 1000",
+        ),
+        (("queries", 0, "confirm"), [3, 2], "queries[0].confirm: expected 1 <= n <= m <= 20, found (3, 2)"),
+        (("queries", 0, "cooldown_s"), "10min", "queries[0].cooldown_s: expected a number"),
+        (
+            ("queries", 0, "priority"),
+            None,
+            "queries[0].priority: expected one of low, normal, high, found None",
+        ),
+        (("queries", 0, "active"), "noon", "queries[0].active: expected night, day"),
+        (("queries", 1, "group"), "a", "queries[1].group: expected none on a decoy, found 'a'"),
+        (("queries", 2, "parts"), {}, "queries[2].parts: expected list, found {}"),
+        (("queries", 2, "parts"), [], "queries[2].parts: expected two or more with combine"),
+        (
+            ("queries", 2, "combine"),
+            None,
+            "queries[2].parts: expected two or more with combine, none without",
+        ),
+        (("queries", 2, "parts", 1), "rain", "queries[2].parts[1]: expected a mapping, found str"),
+        (("queries", 2, "parts", 1, "text"), "", "queries[2].parts[1].text: expected non-empty text"),
+        (("queries", 2, "parts", 1, "code"), None, "queries[2].parts[1].code: expected hexadecimal digits"),
+        (
+            ("queries", 2, "parts", 1, "code"),
+            "00",
+            "queries[2].parts[1].code: expected 64 bits, found 8 bits",
+        ),
+        (("queries", 2, "parts", 1, "logits"), [1.0], "queries[2].parts[1].logits: expected 64 numbers"),
+        (("queries", 2, "code"), "00" * 8, "queries[2].code: expected that of its first part, found another"),
     ],
 )
 def test_a_wrong_value_in_a_compiled_list_is_refused(
@@ -294,6 +279,12 @@ def test_missing_and_unknown_keys_of_a_compiled_list(tmp_path: Path) -> None:
     root = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps({**root, "later": 1}), "utf-8")
     assert read_watchlist(path) == compiled()
+    del root["queries"][2]["parts"][0]["logits"]
+    path.write_text(json.dumps(root), "utf-8")
+    with pytest.raises(
+        WatchlistError, match=r"queries\[2\]\.parts\[0\]: expected the keys .*; missing logits"
+    ):
+        read_watchlist(path)
     del root["queries"][1]["text"]
     path.write_text(json.dumps(root), "utf-8")
     with pytest.raises(WatchlistError, match=r"list\.json: queries\[1\]: expected the keys .*; missing text"):
