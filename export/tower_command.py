@@ -11,7 +11,7 @@ from rich.console import Console
 
 from edge.bundle import Bundle, Runtime
 from edge.errors import UsageError
-from export.assemble import assemble
+from export.assemble import assemble, existing
 from export.parity import ParityRow, print_rows, require_parity
 from export.sources import EXAMPLES
 from export.tower_export import (
@@ -69,18 +69,19 @@ def tower_source(arguments: argparse.Namespace) -> TowerSource:
     texts = read_texts(arguments.texts)
     if not is_hash_checkpoint(arguments.checkpoint):
         pair = open_towers(arguments.encoder)
-        examples = _examples(arguments.dataset, pair)
+        examples = examples_of(arguments.dataset, pair)
         return from_towers(pair, arguments.head or "itq", texts, examples, arguments.bits)
     if arguments.head:
         raise UsageError(
             "--head: expected none with a checkpoint of `python -m train hash`, which has its own"
         )
     checkpoint = load_hash_checkpoint(arguments.checkpoint, arguments.encoder)
-    examples = _examples(arguments.dataset, checkpoint.pair)
+    examples = examples_of(arguments.dataset, checkpoint.pair)
     return from_hash_checkpoint(checkpoint, texts, examples, arguments.bits)
 
 
-def _examples(spec: str | None, pair: TowerPair) -> Examples:
+def examples_of(spec: str | None, pair: TowerPair) -> Examples:
+    """Real observations for a tower; spec None: the clips of examples/, for sound."""
     from train.dataset_examples import DatasetExamples
     from train.datasets import open_dataset, prompts_of
 
@@ -96,6 +97,8 @@ def export_source(
     source: TowerSource, runtime: Runtime, is_split: bool, out: Path, console: Console
 ) -> Bundle:
     """Export both encoders for one runtime, compare, and write or complete the bundle. Raises ParityError, TooLargeError."""
+    if (out / "manifest.json").is_file() and existing(out, source.release.code_space) is None:
+        console.print(f"{out}: its bundle is of another code space and will be replaced")
     with tempfile.TemporaryDirectory() as name:
         started = time.perf_counter()
         text = export_encoder(text_job(source), runtime, Path(name), console, is_split)

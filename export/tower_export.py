@@ -73,18 +73,19 @@ class Job:
     def logits(self, items: Sequence[Item]) -> Logits:
         """PyTorch's logits of inputs, each alone, [n, n_bits]."""
         model = self.whole()
-        return torch.cat([model(*self._arguments(item)) for item in items]).numpy()
+        return torch.cat([model(*self.arguments(item)) for item in items]).numpy()
 
-    def _arguments(self, item: Item) -> tuple[Tensor, ...]:
+    def arguments(self, item: Item) -> tuple[Tensor, ...]:
+        """An input as PyTorch and ONNX take it."""
         if isinstance(item, str):
             return self.pair.tokenize([item])
         return (torch.from_numpy(item[None]),)
 
-    def example(self) -> tuple[Tensor, ...]:
-        """Input of a TFLite graph: a batch of one; ids and mask as int32, padded to the fixed length."""
-        if self.kind != "text":
-            return (self.pair.example(1),)
-        ids, mask = self.pair.tokenize(["a tawny owl calls"])
+    def fixed(self, item: Item) -> tuple[Tensor, ...]:
+        """An input as TFLite takes it: ids and mask as int32, padded to the fixed length."""
+        if not isinstance(item, str):
+            return self.arguments(item)
+        ids, mask = self.pair.tokenize([item])
         missing = (0, self.pair.max_tokens - ids.shape[1])
         padded = nn.functional.pad(ids, missing, value=self.pair.pad_id), nn.functional.pad(mask, missing)
         return padded[0].int(), padded[1].int()
@@ -172,7 +173,7 @@ def export_float(job: Job, runtime: Runtime, is_split: bool, folder: Path) -> Fi
     if runtime == "onnx":
         tower_to_onnx(model, job.pair, job.kind, tower, "features" if is_split else "logits")
     else:
-        to_tflite(model, job.example(), tower)
+        to_tflite(model, job.fixed(job.compared[0]), tower)
     if head is not None:
         alone, n_features = DeployedHead(job.head), job.pair.n_features
         if runtime == "onnx":

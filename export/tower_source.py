@@ -23,7 +23,8 @@ from train.itq import fit_itq, fit_lsh
 from train.towers import TowerPair, embed_observations, embed_texts
 
 N_BITS = 256  # of heads without training
-N_PARITY, N_CORRECTION, N_GOLDEN = 96, 96, 2
+N_FITTED = 400  # sentences of the data set that set heads without training, beside those that will be asked for
+N_PARITY, N_GOLDEN = 96, 2  # observations compared (as many more correct), and sent along
 DECOYS = {
     "audio": ("wind", "rain", "silence", "a person talking", "background noise"),
     "image": ("an empty scene", "leaves and grass", "a dark picture", "a person", "a vehicle"),
@@ -81,17 +82,23 @@ def observations_of(examples: Examples, n: int, seed: int) -> tuple[NDArray[np.f
 
 
 def from_towers(
-    pair: TowerPair, head: str, texts: Sequence[str], examples: Examples, n_bits: int | None
+    pair: TowerPair,
+    head: str,
+    texts: Sequence[str],
+    examples: Examples,
+    n_bits: int | None,
+    n_parity: int = N_PARITY,
 ) -> TowerSource:
     """A bundle without training: ITQ or LSH heads of 256 bits from the towers' features of the texts and of some observations, or a prefix of them."""
     n_bits = n_bits or N_BITS
     encoder = pair.source
-    inputs, classes = observations_of(examples, N_PARITY + N_CORRECTION + N_GOLDEN, 0)
+    inputs, classes = observations_of(examples, 2 * n_parity + N_GOLDEN, 0)
     features = embed_observations(
         pair, [torch.from_numpy(inputs[i : i + 8]) for i in range(0, len(inputs), 8)]
     )
     fit = {"itq": fit_itq, "lsh": fit_lsh}[head]
-    heads = fit(embed_texts(pair, [*texts, *examples.sentences]), features, N_BITS, 0)
+    more = examples.sentences[:: max(1, len(examples.sentences) // N_FITTED)]  # large sets have tens of thousands
+    heads = fit(embed_texts(pair, [*texts, *more]), features, N_BITS, 0)
     identity = hashlib.sha256(f"{encoder} {head}".encode() + heads[0].bits.weight.detach().numpy().tobytes())
     name = f"{pair.name}-{head}"
     provenance = {
@@ -117,7 +124,7 @@ def from_hash_checkpoint(
         raise SourceError(
             f"--bits {n_bits}: expected at most the {checkpoint.settings.n_bits} bits of the checkpoint"
         )
-    inputs, classes = observations_of(examples, N_PARITY + N_CORRECTION + N_GOLDEN, 0)
+    inputs, classes = observations_of(examples, 2 * N_PARITY + N_GOLDEN, 0)
     notes = checkpoint.notes
     provenance = {
         "train_run": notes.train_run,
@@ -176,6 +183,6 @@ def _source(
     parity = LabelledWindows(inputs[:n_parity], np.searchsorted(present, classes[:n_parity]), queries)
     rest = inputs[n_parity:]
     correction = rest[: max(2, len(rest) - N_GOLDEN)]
-    others = tuple(text for text in examples.sentences if text not in queries)[:N_CORRECTION]
+    others = tuple(text for text in examples.sentences if text not in queries)[:N_PARITY]
     golden = inputs[-N_GOLDEN:]
     return TowerSource(pair, heads[0], heads[1], tuple(texts), others, parity, correction, golden, release)

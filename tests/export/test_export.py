@@ -142,7 +142,9 @@ def test_golden_outputs_are_what_the_recorder_computes(exported):
 def test_the_committed_starter_is_of_the_committed_checkpoint():
     from edge.bundle import default_bundle
 
-    assert Bundle.load(default_bundle()).manifest.code_space == assemble.release_of(load_checkpoint()).code_space
+    assert (
+        Bundle.load(default_bundle()).manifest.code_space == assemble.release_of(load_checkpoint()).code_space
+    )
     assert DEFAULT.stat().st_size <= 8e6
 
 
