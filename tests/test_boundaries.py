@@ -40,7 +40,11 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
         "store": frozenset({"store", "unstored"}),
         "the running process": frozenset({"stopping", "systemd", "ticks"}),
     },
-    {"pipeline": frozenset({"pipeline"})},
+    {
+        "pipeline": frozenset({"pipeline"}),
+        "what is expected of queries": frozenset({"explain"}),
+        "alarms of a recorder": frozenset({"monitor_alarms"}),
+    },
     {
         "monitor": frozenset({"monitor"}),
         "search": frozenset({"search"}),
