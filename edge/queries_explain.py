@@ -44,7 +44,7 @@ def explained(
         alarms = open_alarms(bundle, always, config, hop_s or _half_window_s(bundle), store)
         assert alarms is not None  # the bundle has a reference
         ground = Ground(alarms, reference, store is not None)
-    return explain(watchlist, _known(bundle), ground, config.monitor.alarms_per_day)
+    return explain(watchlist, known_sentences(bundle), ground, config.monitor.alarms_per_day)
 
 
 def table(explanations: list[Explanation]) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _half_window_s(bundle: Bundle) -> float:
     )
 
 
-def _known(bundle: Bundle) -> Known | None:
+def known_sentences(bundle: Bundle) -> Known | None:
     """Return the trained sentences; None, and told, where the bundle does not list them or has no text encoder here."""
     classes = bundle.manifest.provenance.get("classes")
     has_text = any(entry.modality == "text" for entry in bundle.manifest.encoders)

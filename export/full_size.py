@@ -92,10 +92,16 @@ def measured_alone(job: Job, runtime: Runtime, files: Files, n_threads: int) -> 
 
 
 def rows_of(
-    job: Job, other: Logits, source: TowerSource, runtime: Runtime, folder: Path, console: Console
+    job: Job,
+    reference: Logits,
+    other: Logits,
+    source: TowerSource,
+    runtime: Runtime,
+    folder: Path,
+    console: Console,
 ) -> list[Measured]:
-    """Export an encoder for one runtime in float and in every precision; other: PyTorch's logits of the other encoder."""
-    reference, queries = job.logits(job.compared), len(source.parity.queries)
+    """Export an encoder for one runtime in float and in every precision; reference: PyTorch's logits of it, other: of the other encoder."""
+    queries = len(source.parity.queries)
 
     def search(logits: Logits) -> float:
         pair = (logits[:queries], other) if job.kind == "text" else (other[:queries], logits)
@@ -148,12 +154,12 @@ def measure(
     jobs = [observation_job(source), text_job(source)]
     references = [job.logits(job.compared) for job in jobs]
     rows = []
-    for job, other in zip(jobs, reversed(references), strict=True):
+    for job, reference, other in zip(jobs, references, reversed(references), strict=True):
         for runtime in (
             runtimes if job.kind in kinds or (job.kind != "text" and "observation" in kinds) else ()
         ):
             with tempfile.TemporaryDirectory() as folder:
-                rows += rows_of(job, other, source, runtime, Path(folder), console)
+                rows += rows_of(job, reference, other, source, runtime, Path(folder), console)
     return rows
 
 

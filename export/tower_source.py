@@ -23,7 +23,9 @@ from train.itq import fit_itq, fit_lsh
 from train.towers import TowerPair, embed_observations, embed_texts
 
 N_BITS = 256  # of heads without training
-N_FITTED = 400  # sentences of the data set that set heads without training, beside those that will be asked for
+N_FITTED = (
+    400  # sentences of the data set that set heads without training, beside those that will be asked for
+)
 N_PARITY, N_GOLDEN = 96, 2  # observations compared (as many more correct), and sent along
 DECOYS = {
     "audio": ("wind", "rain", "silence", "a person talking", "background noise"),
@@ -97,7 +99,9 @@ def from_towers(
         pair, [torch.from_numpy(inputs[i : i + 8]) for i in range(0, len(inputs), 8)]
     )
     fit = {"itq": fit_itq, "lsh": fit_lsh}[head]
-    more = examples.sentences[:: max(1, len(examples.sentences) // N_FITTED)]  # large sets have tens of thousands
+    more = examples.sentences[
+        :: max(1, len(examples.sentences) // N_FITTED)
+    ]  # large sets have tens of thousands
     heads = fit(embed_texts(pair, [*texts, *more]), features, N_BITS, 0)
     identity = hashlib.sha256(f"{encoder} {head}".encode() + heads[0].bits.weight.detach().numpy().tobytes())
     name = f"{pair.name}-{head}"

@@ -118,7 +118,9 @@ def pins(name: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for line in (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines():
         if match := re.match(r"([\w.-]+)==([^ ;]+)", line):
-            found.setdefault(match.group(1).lower().replace(".", "-").replace("_", "-"), set()).add(match.group(2))
+            found.setdefault(match.group(1).lower().replace(".", "-").replace("_", "-"), set()).add(
+                match.group(2)
+            )
     return found
 
 

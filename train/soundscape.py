@@ -19,7 +19,7 @@ Samples = NDArray[np.float32]
 SEGMENT_S = 10.0  # the background changes recording about this often
 FADE_S = 0.5
 LOOP_S = 61.0  # of wind and of rain; a prime number of seconds does not beat with the segments
-GAIN = 0.04  # RMS of the background of a quiet site: -28 dBFS
+RMS = 0.02  # of the loudest background over all frequencies, -34 dBFS: rumble, wind and events must not overload the recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +126,16 @@ def _level_db(previous: float | None, mean: float, weather: Weather, random: np.
     )
 
 
+def rumble(site: Site) -> float:
+    """Mean level over all frequencies of the loudest recording, scaled as `unit` does: what sets the recorder's gain."""
+    taps = colour_filter(site.colour_db, site.rate_hz) if site.colour_db else np.ones(1, np.float32)
+    levels = []
+    for recording in site.recordings:
+        heard = unit(fftconvolve(recording, taps, mode="same").astype(np.float32), site.rate_hz)
+        levels.append(float(np.sqrt(np.square(heard).mean())))
+    return max(levels)
+
+
 def listen(site: Site, seconds: float, events: Sequence[Event] = (), seed: int = 0) -> Iterator[Samples]:
     """Yield float32 blocks of SEGMENT_S seconds, in [-1, 1], of a deployment of `seconds`; events must not begin before 0.
 
@@ -138,6 +148,7 @@ def listen(site: Site, seconds: float, events: Sequence[Event] = (), seed: int =
     wind, rain = weather_loops(rate)
     ramp = np.sin(np.linspace(0, np.pi / 2, n_fade, dtype=np.float32))
     tail = np.zeros(n_fade, dtype=np.float32)
+    gain = np.float32(RMS / rumble(site))
     wind_db = rain_db = None
     for number in range(int(np.ceil(seconds / SEGMENT_S))):
         start_s = number * SEGMENT_S
@@ -159,7 +170,7 @@ def listen(site: Site, seconds: float, events: Sequence[Event] = (), seed: int =
             block += np.take(loop, np.arange(at, at + n), mode="wrap") * np.float32(10 ** (level_db / 20))
         for event in events:
             _lay(block, int(start_s * rate), event, rate)
-        yield np.clip(block * np.float32(GAIN), -1, 1)
+        yield np.clip(block * gain, -1, 1)
 
 
 def _lay(block: Samples, first_sample: int, event: Event, rate_hz: int) -> None:
