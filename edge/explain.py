@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge.alarms import Alarms, sentences_of
 from edge.background import LEAST_PER_DAY, MIN_WINDOWS
 from edge.codes import hamming
-from edge.explain_warnings import Known, Warned, alike, unknown
+from edge.explain_warnings import FAR_SHARE, Known, Warned, alike, unknown
 from edge.false_alarms import Tail, Threshold
 from edge.matcher import SAME_MEANING
 from edge.reference import Codes, Reference
@@ -75,7 +75,7 @@ def explain(
     """
     queries = [query for query in watchlist.queries if not query.decoy]
     decoys = [query for query in watchlist.queries if query.decoy]
-    same_bits = SAME_MEANING * watchlist.code_bits
+    same_bits, far_bits = SAME_MEANING * watchlist.code_bits, FAR_SHARE * watchlist.code_bits
     rows = [_row(ground, query, wanted_per_day, number) for number, query in enumerate(queries)]
     if ground is None:
         measured = [_explanation(row) for row in rows]
@@ -83,7 +83,7 @@ def explain(
         measured = _measured(ground, rows, decoys, same_bits)
     explanations = []
     for each in measured:
-        warnings = (*alike(each.query, queries, decoys, same_bits), *unknown(each.query, known, same_bits))
+        warnings = (*alike(each.query, queries, decoys, same_bits), *unknown(each.query, known, far_bits))
         explanations.append(replace(each, warnings=(*each.warnings, *warnings)))
     return explanations
 

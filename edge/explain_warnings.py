@@ -14,7 +14,10 @@ from edge.codes import hamming, pack
 from edge.reference import Codes
 from edge.watchlist import Query
 
-FIRM_PERCENT = 5.0  # of the trained sentences are less firm: a sentence below is as unsure as a guess
+# A sentence is unknown that is as far as this from every trained one, and less firm than a quarter of them: a word for many
+# sounds ("bird") is far from each and firm. Chosen on 102 sentences (docs/explain.md): it warns of 48 of 54 that cannot work, 7 of 48 that can.
+FAR_SHARE = 0.2
+FIRM_PERCENT = 75.0
 
 Kind = Literal["background", "line", "decoy", "unknown"]
 Logits = NDArray[np.float32]
@@ -22,7 +25,7 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The sentences that a bundle was trained on. codes: [n, n_bytes]; firm: mean |logit| below which a sentence is unsure."""
+    """The sentences that a bundle was trained on. codes: [n, n_bytes]; firm: mean |logit| of a sentence that is sure."""
 
     texts: tuple[str, ...]
     codes: Codes
@@ -69,7 +72,7 @@ def _codes(queries: Sequence[Query]) -> Codes:
     return np.stack([np.frombuffer(code, np.uint8) for query in queries for code in sentences_of(query)])
 
 
-def unknown(query: Query, known: Known | None, same_bits: float) -> list[Warned]:
+def unknown(query: Query, known: Known | None, far_bits: float) -> list[Warned]:
     """Return a warning for each sentence that is far from everything trained and unsure as well."""
     if known is None or query.kind != "text":
         return []
@@ -78,7 +81,7 @@ def unknown(query: Query, known: Known | None, same_bits: float) -> list[Warned]
         distances = hamming(sentence.code or b"", known.codes)
         nearest = int(distances.argmin())
         firmness = 0.0 if sentence.logits is None else float(np.abs(sentence.logits).mean())
-        if distances[nearest] < same_bits or firmness >= known.firm:
+        if distances[nearest] < far_bits or firmness >= known.firm:
             continue
         text = (
             f"it never heard {sentence.text!r}; the nearest that it knows is {known.texts[nearest]!r} ({distances[nearest]} bits "
