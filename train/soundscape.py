@@ -131,7 +131,8 @@ def rumble(site: Site) -> float:
     taps = colour_filter(site.colour_db, site.rate_hz) if site.colour_db else np.ones(1, np.float32)
     levels = []
     for recording in site.recordings:
-        heard = unit(fftconvolve(recording, taps, mode="same").astype(np.float32), site.rate_hz)
+        start = recording[: 2 * site.rate_hz]  # two seconds tell the level
+        heard = unit(fftconvolve(start, taps, mode="same").astype(np.float32), site.rate_hz)
         levels.append(float(np.sqrt(np.square(heard).mean())))
     return max(levels)
 
