@@ -24,7 +24,7 @@ PRIOR_MARGIN_BITS = 4  # ... and so many bits nearer, while the site is unknown
 GAIN = 0.1  # of the correction, for each window let through too many
 MAX_CORRECTION = 1.5  # of the logarithm of the rate: a factor of 4.5
 EVENT_BITS = 4  # this far below the threshold a window is taken for the sound itself ...
-EVENT_EXCESS = 500.0  # ... up to so many a day (or times the wanted alarms); more of them are background
+EVENT_EXCESS = 50.0  # ... up to so many a day (or times the wanted alarms); more of them are background
 LEAST_PER_DAY = 0.001  # less than one in three years: no tail model is to be trusted further
 _GOLDEN = 0.6180339887498949  # fractions of time are spread evenly by this step (Weyl)
 
