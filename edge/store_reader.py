@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ALWAYS", "Event", "Hit", "Period", "StoreReader"]
+__all__ = ["ALWAYS", "Event", "Found", "Hit", "Period", "StoreReader"]
 
 ALWAYS = Period()
+Found = tuple[Observation, Detection]
 _CHUNK = (
     1000  # rows of one read transaction while walking through a table: a long one would keep the WAL growing
 )
@@ -121,7 +122,7 @@ class StoreReader:
 
     def detections(
         self, period: Period = ALWAYS, query: str | None = None, source: str | None = None
-    ) -> Iterator[tuple[Observation, Detection]]:
+    ) -> Iterator[Found]:
         """Walk through the detections in the order of recording, each with its observation.
 
         query: only of the query with this name or text; source: only of this source.

@@ -26,7 +26,7 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
         "codes": frozenset({"codes"}),
         "bundle": frozenset({"bundle", "manifest", "reference"}),
         "watchlist": frozenset({"watchlist", "query"}),
-        "observation": frozenset({"observation"}),
+        "observation": frozenset({"observation", "verdict"}),
     },
     {
         "config": frozenset({"config"}),
@@ -34,7 +34,7 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
         "windows": frozenset({"windows"}),
         "pictures": frozenset({"images", "picture_files"}),
         "encoder": frozenset({"encoder", "onnx_encoder", "tflite_encoder"}),
-        "calibration": frozenset({"calibration", "false_alarms", "background", "alarm", "alarms"}),
+        "calibration": frozenset({"calibration", "false_alarms", "background", "alarm", "alarms", "precision"}),
         "matcher": frozenset({"matcher"}),
         "clips": frozenset({"clips"}),
         "store": frozenset({"store", "unstored"}),
