@@ -34,7 +34,9 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
         "windows": frozenset({"windows"}),
         "pictures": frozenset({"images", "picture_files"}),
         "encoder": frozenset({"encoder", "onnx_encoder", "tflite_encoder"}),
-        "calibration": frozenset({"calibration", "false_alarms", "background", "alarm", "alarms", "precision"}),
+        "calibration": frozenset(
+            {"calibration", "false_alarms", "background", "alarm", "alarms", "precision"}
+        ),
         "matcher": frozenset({"matcher"}),
         "clips": frozenset({"clips"}),
         "store": frozenset({"store", "unstored"}),
