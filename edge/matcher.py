@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +35,8 @@ class Matcher:
     The rule: the nearest of all alarms where it is no decoy and its probability is accepted. Of queries at
     equal distance the first in the list counts; a decoy goes before any. A decoy of the bundle that means the
     same as a query is left out. With alarms (edge.alarms) their rule decides instead: a wanted number of false
-    alarms a day, on this site's background; of decoys only the watchlist's own compete. Raises WatchlistError where nothing but decoys is left,
-    CodeSpaceError where codes differ in width.
+    alarms a day, on this site's background; of decoys only the watchlist's own compete. calibrations: of queries that have their own, by
+    name; the others and decoys have the bundle's. Raises WatchlistError where nothing but decoys is left, CodeSpaceError where codes differ in width.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Matcher:
         decoys: Sequence[Decoy],
         calibration: Calibration,
         alarms: Alarms | None = None,
+        calibrations: Mapping[str, Calibration] | None = None,
     ) -> None:
         self._alarms = alarms
         asked = [query for query in watchlist.queries if not query.decoy]
@@ -62,7 +63,8 @@ class Matcher:
             raise CodeSpaceError(f"decoys: expected codes of {watchlist.code_bits} bits like the watchlist's")
         self._planes = to_planes(np.stack(codes))
         self._code_space = watchlist.code_space
-        self._probabilities = tuple(probability(calibration, d) for d in range(watchlist.code_bits + 1))
+        self._probabilities = _table(calibration, watchlist.code_bits)
+        self._own = {name: _table(each, watchlist.code_bits) for name, each in (calibrations or {}).items()}
 
     def match(self, observation: Observation) -> list[Detection]:
         """Return the detection of an observation, or none. Raises CodeSpaceError for another code space."""
@@ -90,7 +92,7 @@ class Matcher:
         heard = alarms.hear(observation)
         if heard is None:
             return []
-        found = self._probabilities[heard.distance]
+        found = self._probability(heard.query, heard.distance)
         if heard.query.min_probability is not None and not is_accepted(found, heard.query.min_probability):
             return []
         return [
@@ -113,7 +115,19 @@ class Matcher:
             require_code_space(self._code_space, observation.code_space, "observation", observation.source)
         found = distances(np.frombuffer(observation.code, np.uint8), self._planes)  # [n_queries]
         order = [int(found.argmin())] if n == 1 else np.argsort(found, kind="stable")[:n].tolist()
-        return [Near(self._queries[i], int(found[i]), self._probabilities[int(found[i])]) for i in order]
+        return [self._near(self._queries[i], int(found[i])) for i in order]
+
+    def _near(self, query: Query, distance: int) -> Near:
+        return Near(query, distance, self._probability(query, distance))
+
+    def _probability(self, query: Query, distance: int) -> float:
+        own = None if query.decoy else self._own.get(query.name)
+        return (own or self._probabilities)[distance]
+
+
+def _table(calibration: Calibration, n_bits: int) -> tuple[float, ...]:
+    """Return the probability at every distance."""
+    return tuple(probability(calibration, distance) for distance in range(n_bits + 1))
 
 
 def _means_the_same(decoy: Decoy, query: Query) -> bool:

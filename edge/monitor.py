@@ -20,6 +20,7 @@ from edge.errors import AudioError, BundleError, FieldcubeError, ImageError
 from edge.matcher import Matcher
 from edge.monitor_alarms import StateKeeper, open_alarms
 from edge.monitor_arguments import configuration, parse_arguments
+from edge.monitor_feedback import fitted_calibrations
 from edge.monitor_inputs import Hearing, Seeing, Speed, inputs_of
 from edge.monitor_reports import JsonReport, PlainReport, Report
 from edge.observation import Detection, Observation
@@ -32,6 +33,8 @@ from edge.systemd import notify
 from edge.unstored import Unstored
 from edge.utf8 import print_utf8, shown
 from edge.watchlist import Watchlist, load_watchlist
+
+_log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +68,9 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
     hearing = None if inputs.sound is None else Hearing.open(bundle, inputs.sound, config)
     seeing = Seeing.open(bundle, inputs.pictures, config.encoder) if inputs.pictures else None
     alarms = None if hearing is None else _alarms(bundle, watchlist, config, hearing, args.no_store)
-    matcher = Matcher(watchlist, bundle.manifest.decoys, bundle.manifest.calibration, alarms)
+    prior, kept_at = bundle.manifest.calibration, None if args.no_store else store_path(config.monitor.store)
+    fits = fitted_calibrations(watchlist, prior, kept_at)
+    matcher = Matcher(watchlist, bundle.manifest.decoys, prior, alarms, fits)
     totals, speed = Totals(), Speed(is_live=hearing is not None and hearing.is_live)
 
     def real_time_factor() -> float | None:
@@ -82,6 +87,8 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         report = _Supervised(_report(args, matcher, totals, real_time_factor), store, learnt)
         stack.callback(report.close)
         _log_to_stderr()
+        for name, fit in fits.items():
+            _log.info("%s: probability by %s", shown(name), fit.source)
         report.tell_renewed()
         clips = None if hearing is None else _clips(config, hearing.encoder)
         if clips is not None:
