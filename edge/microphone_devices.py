@@ -29,17 +29,17 @@ class Microphone:
     usb: str
 
 
-def load_portaudio() -> Any:
+def load_portaudio(wanted_by: str = "microphone") -> Any:
     """Return the module sounddevice. Raises MissingDependencyError where it or PortAudio is not installed."""
     try:
         return importlib.import_module("sounddevice")
     except ImportError as error:
         raise MissingDependencyError(
-            "microphone: expected the package sounddevice, found none; run: pip install sounddevice"
+            f"{wanted_by}: expected the package sounddevice, found none; run: pip install sounddevice"
         ) from error
     except OSError as error:
         raise MissingDependencyError(
-            f"microphone: expected the PortAudio library, found none ({error}); "
+            f"{wanted_by}: expected the PortAudio library, found none ({error}); "
             "run: sudo apt install libportaudio2"
         ) from error
 

@@ -1,4 +1,4 @@
-"""edge-results: give a store's detections to other programs, as CSV, JSON, Raven tables or Audacity labels."""
+"""edge-results: give a store's detections to other programs, as CSV, JSON, Raven tables or Audacity labels; verify them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from edge import require
+from edge import require, results_precision, results_verify
 from edge.durable import write_file
 from edge.errors import FieldcubeError, UsageError
-from edge.observation import Detection, Observation, detection_record
-from edge.store_reader import Period, StoreReader
+from edge.observation import Observation, detection_record
+from edge.store_reader import Found, Period, StoreReader
 from edge.store_schema import store_path
+from edge.store_verdicts import read_verdicts
 from edge.utf8 import print_utf8
+from edge.verdict import Identity, Verdict, identity_of
 
-Found = tuple[Observation, Detection]
 Format = Callable[[Iterable[Found]], Iterator[str]]
 
 _CSV_COLUMNS = (
     *("query", "text", "source", "offset_s", "duration_s", "started_at", "distance", "probability"),
-    *("false_alarms_per_day", "clip"),
+    *("false_alarms_per_day", "clip", "seq", "verdict", "note"),
 )
 _RAVEN_COLUMNS = (
     *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"),
@@ -33,22 +34,26 @@ _RAVEN_COLUMNS = (
 )
 _EXAMPLE = """example:
   edge-results --store fieldcube.sqlite --format csv --query owl > owl.csv
-  edge-results --format raven --output tables/       (one selection table for each recording)"""
+  edge-results --format raven --output tables/       (one selection table for each recording)
+
+also:
+  edge-results verify --help       say of detections whether they are right
+  edge-results precision --help    how often each query is right, by what was said"""
+_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "verify": results_verify.run,
+    "precision": results_precision.run,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run edge-results; return 0, 1 when it failed, 2 for bad usage."""
     print_utf8(sys.stdout)
-    args = _parse_arguments(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
     try:
-        if args.query is not None:
-            require.text(UsageError, "--query", args.query)
-        period = Period.parse(args.since, args.until)
-        with StoreReader.open(args.store) as reader:
-            found = reader.detections(period, args.query, args.source)
-            _export(found, args.format, args.output)
-            if not period.is_always and (n := reader.n_without_time()):
-                print(f"edge-results: {n} observations of unknown time are in no period", file=sys.stderr)
+        if given and given[0] in _COMMANDS:
+            _COMMANDS[given[0]](given[1:])
+        else:
+            _run(_parse_arguments(given))
         sys.stdout.flush()
     except FieldcubeError as error:
         print(f"edge-results: error: {error}", file=sys.stderr)
@@ -59,6 +64,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("edge-results: stopped", file=sys.stderr)
         return 1
     return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+    if args.query is not None:
+        require.text(UsageError, "--query", args.query)
+    period = Period.parse(args.since, args.until)
+    with StoreReader.open(args.store) as reader:
+        found = reader.detections(period, args.query, args.source)
+        if args.format == "csv":
+            _write_whole(csv_lines(found, read_verdicts(args.store)), args.output)
+        elif args.format == "json":
+            _write_whole(json_lines(found), args.output)
+        else:
+            _export_by_source(found, args.format, args.output)
+        if not period.is_always and (n := reader.n_without_time()):
+            print(f"edge-results: {n} observations of unknown time are in no period", file=sys.stderr)
 
 
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -90,13 +111,16 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def csv_lines(found: Iterable[Found]) -> Iterator[str]:
-    """Give CSV (RFC 4180, UTF-8, point as decimal mark), the header first."""
+def csv_lines(found: Iterable[Found], verdicts: Mapping[Identity, Verdict]) -> Iterator[str]:
+    """Give CSV (RFC 4180, UTF-8, point as decimal mark), the header first; verdict is empty where nobody gave one."""
     line = io.StringIO()
     writer = csv.DictWriter(line, _CSV_COLUMNS, extrasaction="ignore", lineterminator="\r\n")
     writer.writeheader()
-    for pair in found:
-        writer.writerow(detection_record(*pair))
+    for observation, detection in found:
+        row = {**detection_record(observation, detection), "seq": detection.seq}
+        if (verdict := verdicts.get(identity_of(detection))) is not None:
+            row |= {"verdict": verdict.answer, "note": verdict.note}
+        writer.writerow(row)
         yield line.getvalue()
         line.seek(0)
         line.truncate()
@@ -130,22 +154,22 @@ def audacity_lines(found: Iterable[Found]) -> Iterator[str]:
         yield "\t".join((*_span(observation), label)) + "\n"
 
 
-_WHOLE: dict[str, Format] = {"csv": csv_lines, "json": json_lines}
 _PER_SOURCE: dict[str, tuple[Format, str]] = {
     "raven": (raven_lines, ".Table.1.selections.txt"),  # the name that Raven itself gives
     "audacity": (audacity_lines, ".labels.txt"),
 }
 
 
-def _export(found: Iterable[Found], form: str, output: Path | None) -> None:
+def _write_whole(lines: Iterable[str], output: Path | None) -> None:
     """Write to output, or to standard output where None."""
-    if form in _WHOLE:
-        lines = _WHOLE[form](found)
-        if output is None:
-            sys.stdout.writelines(lines)
-        else:
-            _write(output, lines)
-        return
+    if output is None:
+        sys.stdout.writelines(lines)
+    else:
+        _write(output, lines)
+
+
+def _export_by_source(found: Iterable[Found], form: str, output: Path | None) -> None:
+    """Write a file for each recording to the folder output, or one to standard output where None."""
     make, ending = _PER_SOURCE[form]
     by_source: dict[str, list[Found]] = {}
     n_pictures = 0

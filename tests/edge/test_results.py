@@ -12,6 +12,9 @@ import pytest
 from edge.observation import Detection, Instant, Observation
 from edge.results import main
 from edge.store import ObservationStore
+from edge.store_reader import StoreReader
+from edge.store_verdicts import VerdictStore
+from edge.verdict import verdict_on
 
 SPACE = "test-0123456789ab"
 FIRST_WALL_NS = 1_777_852_800 * 10**9  # 2026-05-04T00:00:00Z
@@ -48,15 +51,25 @@ def test_csv_has_a_row_for_each_detection(store: Path, capsys: pytest.CaptureFix
     assert rows[1] == {
         "query": "rain", "text": "rain", "source": "north/dawn.wav", "offset_s": "10.0", "duration_s": "5.0",
         "started_at": "2026-05-04T00:00:10.000Z", "distance": "62", "probability": "0.52",
-        "false_alarms_per_day": "", "clip": "",
+        "false_alarms_per_day": "", "clip": "", "seq": "2", "verdict": "", "note": "",
     }  # fmt: skip
     assert (rows[-1]["text"], rows[-1]["started_at"]) == ("an owl,\tcalling", "")
 
 
 def test_csv_of_no_detection_is_its_header(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--store", str(store), "--query", "wolf").splitlines() == [
-        "query,text,source,offset_s,duration_s,started_at,distance,probability,false_alarms_per_day,clip"
+        "query,text,source,offset_s,duration_s,started_at,distance,probability,false_alarms_per_day,clip,seq,"
+        "verdict,note"
     ]
+
+
+def test_csv_tells_verdicts(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StoreReader.open(store) as reader, VerdictStore.open(store) as verdicts:
+        (found,) = (pair for pair in reader.detections() if pair[1].seq == 12)
+        verdicts.keep([verdict_on(*found, "wrong", 5, "a truck, braking")])
+    rows = list(csv.DictReader(io.StringIO(run(capsys, "--store", str(store)))))
+    told = [(row["seq"], row["verdict"], row["note"]) for row in rows if row["verdict"]]
+    assert told == [("12", "wrong", "a truck, braking")]
 
 
 def test_json_has_the_keys_of_edge_monitor(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
