@@ -59,8 +59,53 @@ def test_inat_files_that_are_wrong(tmp_path):
     file.write_text("{")
     with pytest.raises(DatasetError, match=r"train_mini\.json: expected JSON, found"):
         open_dataset(f"inat21:{file}")
+    file.write_text("[" * 100_000)
+    with pytest.raises(DatasetError, match=r"train_mini\.json: expected JSON, found.*; fetch the file again"):
+        open_dataset(f"inat21:{file}")
     with pytest.raises(DatasetError, match="expected the JSON of the data set, found No such file"):
         open_dataset(f"inat21:{tmp_path}/none.json")
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "key", "value", "message"),
+    [
+        ("inat21", "images", None, 5, r"train_mini\.json, images\[0\]: expected an object, found 5"),
+        ("inat21", "annotations", None, None, r"annotations\[0\]: expected an object, found None"),
+        ("inat21", "categories", None, "owl", r"categories\[0\]: expected an object, found 'owl'"),
+        ("inat21", "images", "id", [10], r"images\[0\]: expected a whole number in id, found \[10\]"),
+        ("inat21", "images", "file_name", None, r"images\[0\]: expected a text in file_name, found None"),
+        ("inat21", "annotations", "image_id", {}, r"annotation 10: expected a whole number in image_id"),
+        ("inat21", "annotations", "category_id", 0.5, "a whole number in category_id, found 0.5; fetch the"),
+        ("inat21", "categories", "id", True, "category True: expected a whole number in id, found True"),
+        ("inat21", "categories", "name", 3, "category 0: expected a text in name, found 3"),
+        ("inatsounds", "audio", None, [], r"val\.json, audio\[0\]: expected an object, found \[\]"),
+        ("inatsounds", "audio", "id", {"a": 1}, r"audio\[0\]: expected a whole number in id"),
+        ("inatsounds", "audio", "file_name", 7, r"audio\[0\]: expected a text in file_name, found 7"),
+        ("inatsounds", "annotations", "audio_id", [5], "annotation 0: expected a whole number in audio_id"),
+        ("inatsounds", "categories", "evaluation", "no", "category 0: expected 0 or 1 in evaluation, found 'no'"),
+        ("inatsounds", "categories", "evaluation", None, "expected 0 or 1 in evaluation, found None; fetch the"),
+    ],
+)  # fmt: skip
+def test_damaged_values_of_inaturalist_are_told(tmp_path, kind, part, key, value, message):
+    inatsounds(tmp_path)
+    file = inat21(tmp_path) if kind == "inat21" else tmp_path / "val.json"
+    root = json.loads(file.read_text())
+    if key is None:
+        root[part][0] = value
+    else:
+        root[part][0][key] = value
+    file.write_text(json.dumps(root))
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(f"inat21:{file}" if kind == "inat21" else f"inatsounds:{file}?evaluation=1")
+
+
+def test_a_name_that_no_file_can_have(tmp_path):
+    file = inat21(tmp_path)
+    root = json.loads(file.read_text())
+    root["images"][0]["file_name"] = "a\0.jpg"
+    file.write_text(json.dumps(root))
+    with pytest.raises(DatasetError, match="expected a file of the data set, found embedded null byte"):
+        load_image(open_dataset(f"inat21:{file}").items[0])
 
 
 def test_inatsounds(tmp_path):

@@ -61,7 +61,8 @@ def test_birdset_as_it_is_published(tmp_path):
 EBIRD = {
     "2021": "TAXON_ORDER,CATEGORY,SPECIES_CODE,PRIMARY_COM_NAME,SCI_NAME,ORDER1,FAMILY,SPECIES_GROUP,REPORT_AS",
     "2024": "TAXON_ORDER,CATEGORY,SPECIES_CODE,TAXON_CONCEPT_ID,PRIMARY_COM_NAME,SCI_NAME,ORDER,FAMILY,SPECIES_GROUP",
-    "api": "SCIENTIFIC_NAME,COMMON_NAME,SPECIES_CODE,CATEGORY,TAXON_ORDER",
+    "api": "SCIENTIFIC_NAME,COMMON_NAME,SPECIES_CODE,CATEGORY,TAXON_ORDER,COM_NAME_CODES,SCI_NAME_CODES,BANDING_CODES,ORDER,FAMILY_COM_NAME,FAMILY_SCI_NAME",
+    "names alone": "SCIENTIFIC_NAME,COMMON_NAME,SPECIES_CODE",
 }
 PIPIT = {
     "SPECIES_CODE": "amepip",
@@ -72,6 +73,8 @@ PIPIT = {
     "ORDER": "Passeriformes",
     "ORDER1": "Passeriformes",
     "FAMILY": "Motacillidae (Wagtails and Pipits)",
+    "FAMILY_COM_NAME": "Wagtails and Pipits",
+    "FAMILY_SCI_NAME": "Motacillidae",
 }
 
 
@@ -90,7 +93,7 @@ def test_ebird_names_birds(tmp_path, year):
     pipit = open_dataset(f"birdset:{tmp_path}/HSN?taxonomy={taxonomy}").species["amepip"]
     assert (pipit.scientific, pipit.common) == ("Anthus rubescens", "American Pipit")
     ranks = ("Animalia", "Chordata", "Aves", "Passeriformes", "Motacillidae", "Anthus", "rubescens")
-    assert pipit.taxonomy == (() if year == "api" else ranks)
+    assert pipit.taxonomy == (() if year == "names alone" else ranks)
     write_ebird(taxonomy, year, *CODES[:2])
     with pytest.raises(DatasetError, match=r"ebird\.csv: expected the eBird code amepip, found none; .*2021"):
         open_dataset(f"birdset:{tmp_path}/HSN?taxonomy={taxonomy}")
@@ -132,3 +135,69 @@ def test_inquire_rerank(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"query": ["x"]}), tmp_path / "bad.parquet")
     with pytest.raises(DatasetError, match="found no relevant among query"):
         open_dataset(f"inquire:{tmp_path}/bad.parquet")
+
+
+def test_damaged_metadata_of_the_hub(tmp_path):
+    file = birdset_with_audio(tmp_path, {"feature": CLASSES})
+    table = pyarrow.parquet.read_table(file)
+    for note, message in (
+        (b"{", "expected JSON in the schema's metadata under huggingface, found"),
+        (b"[1]", "expected eBird codes or numbers with names in the schema, found 0"),
+        (b'{"info": {"features": []}}', "numbers with names in the schema, found 0"),
+        (b'{"info": {"features": {"ebird_code_multilabel": [[5]]}}}', "numbers with names in the schema"),
+        (b'{"info": {"features": {"ebird_code_multilabel": {"names": 5}}}}', "numbers with names in the sch"),
+    ):
+        pyarrow.parquet.write_table(table.replace_schema_metadata({b"huggingface": note}), file)
+        with pytest.raises(DatasetError, match=rf"test_5s-00000-of-00001\.parquet: {message}"):
+            open_dataset(f"birdset:{file}")
+
+
+def test_damaged_values_of_birdset(tmp_path):
+    file = tmp_path / "test-0.parquet"
+    good = {"ebird_code_multilabel": [["a"]], "filepath": ["x.ogg"], "start_time": [0.0], "end_time": [1.0]}
+    (tmp_path / "x.ogg").write_bytes(sound_bytes())
+    for column, value, message in (
+        ("ebird_code_multilabel", "a", "row 0: expected a list in ebird_code_multilabel, found 'a'"),
+        ("filepath", 5, "expected the recording 5 in"),
+        ("filepath", None, r"expected the recording \(no filepath\) in"),
+        ("start_time", "soon", "row 0: expected seconds in start_time and end_time, found 'soon'"),
+    ):
+        pyarrow.parquet.write_table(pyarrow.table({**good, column: [value]}), file)
+        with pytest.raises(DatasetError, match=message):
+            open_dataset(f"birdset:{file}?split=test")
+    pyarrow.parquet.write_table(pyarrow.table(good), file)
+    assert open_dataset(f"birdset:{file}?split=test").items[0].duration_s == 1.0
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("query", None, "row group 0, row 0: expected a sentence in query, found None; fetch the file"),
+        ("query", " ", "expected a sentence in query, found ' '"),
+        ("relevant", "yes", "row 0: expected 0 or 1 in relevant, found 'yes'"),
+        ("relevant", None, "expected 0 or 1 in relevant, found None"),
+        ("inat24_image_id", [3], r"row 0: expected the id of a picture in inat24_image_id, found \[3\]"),
+        ("inat24_image_id", None, "the id of a picture in inat24_image_id, found None"),
+    ],
+)
+def test_damaged_values_of_inquire(tmp_path, column, value, message):
+    inquire_rerank(tmp_path, "test", ("a nest",))
+    file = tmp_path / "data" / "test-00000-of-00001.parquet"
+    table = pyarrow.parquet.read_table(file).slice(0, 1)
+    at = table.schema.get_field_index(column)
+    pyarrow.parquet.write_table(table.set_column(at, column, pyarrow.array([value])), file)
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(f"inquire:{tmp_path}")
+
+
+def test_rows_of_parquet_that_were_overwritten(tmp_path):
+    inquire_rerank(tmp_path, "test", ("a nest",))
+    file = tmp_path / "data" / "test-00000-of-00001.parquet"
+    content = bytearray(file.read_bytes())
+    start = pyarrow.parquet.ParquetFile(file).metadata.row_group(0).column(2).dictionary_page_offset
+    content[start : start + 40] = b"\xff" * 40
+    file.write_bytes(content)
+    with pytest.raises(
+        DatasetError, match="row group 0: expected rows of parquet, found: .*; fetch the file"
+    ):
+        open_dataset(f"inquire:{tmp_path}")

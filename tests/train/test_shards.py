@@ -60,9 +60,35 @@ def test_packing_refuses_what_shards_cannot_hold(tmp_path):
     pack(data, tmp_path / "out", per_shard=2)
     with pytest.raises(DatasetError, match="3 items, 3 in each, found those of train_mini, 3 items, 2 in"):
         pack(data, tmp_path / "out", per_shard=3)
+    for damaged, found in (
+        (b'{"name": "tra', "Unterminated string"),
+        (b"\xff", "can't decode"),
+        (b"[]", "a list"),
+    ):
+        (tmp_path / "out" / "pack.json").write_bytes(damaged)
+        with pytest.raises(
+            DatasetError,
+            match=rf"pack\.json: expected the JSON object .*, found: .*{found}.*; remove it toge",
+        ):
+            pack(data, tmp_path / "out", per_shard=2)
     (tmp_path / "out" / "pack.json").unlink()
     with pytest.raises(DatasetError, match=r"found shards without pack\.json"):
         pack(data, tmp_path / "out", per_shard=2)
+
+
+def test_a_cut_while_pack_json_is_written_leaves_none(tmp_path, monkeypatch):
+    """A half written one would refuse every later run."""
+
+    def cut(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    data = open_dataset(f"inat21:{inat21(tmp_path)}")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", cut)
+        with pytest.raises(OSError, match="No space left"):
+            pack(data, tmp_path / "out", per_shard=2)
+    assert not list((tmp_path / "out").iterdir())
+    assert len(pack(data, tmp_path / "out", per_shard=2)) == 2
 
 
 @pytest.mark.parametrize(
@@ -102,9 +128,17 @@ def test_shards_that_are_wrong(tmp_path):
     refused("one recording or picture, found neither")
     write_tar(shard, k__jpg=picture, k__json=b"{")
     refused(r"x\.tar:k\.json: expected JSON, found")
-    for note in (b"[]", b"{}", b'{"species": [], "names": [1]}'):
+    for note in (
+        b"[]",
+        b"{}",
+        b'{"species": [], "names": [1]}',
+        b'{"species": ["a"], "names": [{"key": "a", "taxonomy": 5}]}',
+    ):
         write_tar(shard, k__jpg=picture, k__json=note)
         refused(r"x\.tar:k\.json: expected the lists species and names")
+    for time in (b'"soon"', b"[]", b"-1", b"NaN"):
+        write_tar(shard, k__jpg=picture, k__json=b'{"species": [], "names": [], "start_s": %s}' % time)
+        refused(r"x\.tar:k\.json: expected seconds or null in start_s, found")
     write_tar(shard, k__jpg=picture, k__json=b'{"species": ["a"], "names": []}')
     refused("expected a species for every item, found none for 'a'")
     good = b'{"species": [], "names": []}'

@@ -61,10 +61,9 @@ class FileContent:
         """Return its bytes. Raises DatasetError where it cannot be read."""
         try:
             return self.path.read_bytes()
-        except OSError as error:
-            raise DatasetError(
-                f"{self.path}: expected a file of the data set, found {error.strerror}"
-            ) from error
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            found = error.strerror if isinstance(error, OSError) else error
+            raise DatasetError(f"{self.path}: expected a file of the data set, found {found}") from error
 
 
 @dataclass(frozen=True, slots=True)

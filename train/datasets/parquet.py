@@ -79,26 +79,45 @@ def _opened(file: Path, columns: tuple[str, ...]) -> ParquetFile:
     return parquet
 
 
-def _rows(parquet: ParquetFile, columns: tuple[str, ...]) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Yield (row group, row, values of the columns; None for one that is not there)."""
+def _rows(
+    file: Path, parquet: ParquetFile, columns: tuple[str, ...]
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yield (row group, row, values of the columns; None for one that is not there). Raises DatasetError for rows that cannot be read."""
+    import pyarrow
+
     there = [name for name in columns if name in parquet.schema_arrow.names]
     empty = dict.fromkeys(columns)
     for group in range(parquet.num_row_groups):
-        for row, values in enumerate(parquet.read_row_group(group, columns=there).to_pylist()):
+        try:
+            found = parquet.read_row_group(group, columns=there).to_pylist()
+        except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: text that is no UTF-8
+            raise DatasetError(
+                f"{file}, row group {group}: expected rows of parquet, found: {' '.join(str(error).split())}; fetch the file again"
+            ) from error
+        for row, values in enumerate(found):
             yield group, row, {**empty, **values}
 
 
-def class_names(parquet: ParquetFile, column: str) -> list[str] | None:
-    """Names of the class numbers of a column, from the hub's metadata in the schema; None where it has none."""
+def class_names(file: Path, parquet: ParquetFile, column: str) -> list[str] | None:
+    """Names of the class numbers of a column, from the hub's metadata in the schema; None where it has none. Raises DatasetError."""
     metadata = parquet.schema_arrow.metadata or {}
-    feature = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {}).get(column)
-    while feature is not None:  # a list of classes is written in several ways
-        if isinstance(feature, list):
-            feature = feature[0] if feature else None
-        elif "names" in feature:
-            return [str(name) for name in feature["names"]]
+    try:
+        found = json.loads(metadata.get(b"huggingface", b"{}"))
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(
+            f"{file}: expected JSON in the schema's metadata under huggingface, found: {error}; fetch the file again"
+        ) from error
+    for key in ("info", "features", column):
+        found = found.get(key) if isinstance(found, dict) else None
+    while found:  # a list of classes is written in several ways
+        if isinstance(found, list):
+            found = found[0]
+        elif not isinstance(found, dict):
+            return None
+        elif isinstance(found.get("names"), list):
+            return [str(name) for name in found["names"]]
         else:
-            feature = feature.get("feature")
+            found = found.get("feature")
     return None
 
 
@@ -118,8 +137,9 @@ def read_ebird(file: Path) -> dict[str, Species]:
 
 
 def _bird(row: Mapping[str, Any], code: str, scientific: str, common: str) -> Species:
+    # the download has FAMILY, "Strigidae (Owls)"; the API FAMILY_SCI_NAME, "Strigidae"
     order = str(row.get("ORDER1") or row.get("ORDER") or "").strip()  # ORDER since 2024
-    family = str(row.get("FAMILY") or "").partition("(")[0].strip()  # "Strigidae (Owls)"
+    family = str(row.get("FAMILY_SCI_NAME") or row.get("FAMILY") or "").partition("(")[0].strip()
     parts = scientific.split()
     taxonomy: tuple[str, ...] = ()
     if order and len(parts) == 2:
@@ -141,12 +161,17 @@ def open_birdset(path: Path, options: Mapping[str, str]) -> Dataset:
     recordings = _Recordings(path if path.is_dir() else path.parent)
     for file in files:
         parquet = _opened(file, (LABELS,))
-        names = class_names(parquet, LABELS)
+        names = class_names(file, parquet, LABELS)
         codes |= set(names or ())
         inside = "audio" in parquet.schema_arrow.names
         columns = (LABELS, "ebird_code", "filepath", "start_time", "end_time")
-        for group, row, values in _rows(parquet, columns):
+        for group, row, values in _rows(file, parquet, columns):
+            where = f"{file}, row group {group}, row {row}"
             labels = values[LABELS] or ([] if values["ebird_code"] is None else [values["ebird_code"]])
+            if not isinstance(labels, list):
+                raise DatasetError(
+                    f"{where}: expected a list in {LABELS}, found {labels!r:.60}; fetch the file again"
+                )
             keys = tuple(dict.fromkeys(_code(file, label, names) for label in labels))
             codes |= set(keys)
             content: Content = (
@@ -154,7 +179,7 @@ def open_birdset(path: Path, options: Mapping[str, str]) -> Dataset:
                 if inside
                 else recordings.find(file, values["filepath"])
             )
-            times = (None, None) if wanted == WINDOWS else _times(values)
+            times = (None, None) if wanted == WINDOWS else _times(where, values)
             items.append(Item(content, keys, "Aves", *times))
     species = {}
     for code in sorted(codes):
@@ -173,11 +198,11 @@ class _Recordings:
         self.folder = folder
         self.files: dict[str, Path] | None = None
 
-    def find(self, file: Path, name: str | None) -> FileContent:
+    def find(self, file: Path, name: object) -> FileContent:
         """Return a recording by its name. Raises DatasetError where it is not there."""
         if self.files is None:
             self.files = {each.name: each for each in sorted(self.folder.rglob("*.ogg"))}
-        found = self.files.get(Path(name or "").name)
+        found = self.files.get(Path(name).name) if isinstance(name, str) else None
         if found is None:
             raise DatasetError(
                 f"{file}: expected the recording {name or '(no filepath)'} in {self.folder}, found none; "
@@ -186,10 +211,17 @@ class _Recordings:
         return FileContent(found)
 
 
-def _times(values: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Start and duration in seconds of a part of a recording."""
+def _times(where: str, values: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Start and duration in seconds of a part of a recording; a row without both, or with no time between them, is all of it."""
     start, end = values["start_time"], values["end_time"]
-    if start is None or end is None or not math.isfinite(start) or not start < end < math.inf:
+    if start is None or end is None:
+        return None, None
+    for value in (start, end):
+        if not isinstance(value, int | float):
+            raise DatasetError(
+                f"{where}: expected seconds in start_time and end_time, found {value!r:.60}; fetch the file again"
+            )
+    if not math.isfinite(start) or not start < end < math.inf:
         return None, None
     return float(start), float(end - start)
 
@@ -208,25 +240,39 @@ def open_inquire(path: Path, options: Mapping[str, str]) -> Dataset:
     """Open INQUIRE-Rerank, split `test` or `validation`: each query with the pictures that are listed for it, and those that answer it."""
     wanted = options.get("split", "test")
     columns = ("query", "relevant", "iconic_group", "inat24_image_id")
-    places: dict[Any, int] = {}
+    places: dict[int | str, int] = {}
     items: list[Item] = []
     relevant: dict[str, set[int]] = {}
     listed: dict[str, set[int]] = {}
     groups: dict[str, str] = {}
     for file in files_of(path, wanted):
-        for group, row, values in _rows(_opened(file, (*columns, "image")), columns):
-            image = values["inat24_image_id"]
+        for group, row, values in _rows(file, _opened(file, (*columns, "image")), columns):
+            image, text = _listed(f"{file}, row group {group}, row {row}", values)
             if image not in places:  # the same picture is listed under several queries
                 places[image] = len(items)
                 items.append(Item(ParquetContent(file, group, row, "image"), (), str(values["iconic_group"])))
-            query = str(values["query"])
-            groups.setdefault(query, str(values["iconic_group"]))
-            answers = relevant.setdefault(query, set())
-            listed.setdefault(query, set()).add(places[image])
-            if int(values["relevant"]) == 1:
+            groups.setdefault(text, str(values["iconic_group"]))
+            answers = relevant.setdefault(text, set())
+            listed.setdefault(text, set()).add(places[image])
+            if values["relevant"] == 1:
                 answers.add(places[image])
     queries = tuple(
         TextQuery(text, frozenset(found), groups[text], frozenset(listed[text]))
         for text, found in relevant.items()
     )
     return Dataset(f"inquire {wanted}", "image", tuple(items), {}, queries)
+
+
+def _listed(where: str, values: Mapping[str, Any]) -> tuple[int | str, str]:
+    """The picture and the query of a row. Raises DatasetError for values that are none."""
+    image, text, relevant = (values[name] for name in ("inat24_image_id", "query", "relevant"))
+    for name, value, what, is_one in (
+        ("query", text, "a sentence", isinstance(text, str) and text.strip()),
+        ("relevant", relevant, "0 or 1", relevant in (0, 1)),
+        ("inat24_image_id", image, "the id of a picture", isinstance(image, int | str)),
+    ):
+        if not is_one:
+            raise DatasetError(
+                f"{where}: expected {what} in {name}, found {value!r:.60}; fetch the file again"
+            )
+    return image, text

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import re
 import tarfile
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from edge.durable import write_file
 from train.datasets.contract import Dataset, DatasetError, Item, PieceContent, Species
 from train.datasets.folders import AUDIO, IMAGE
 
@@ -47,13 +50,7 @@ def open_shards(pattern: str) -> Dataset:
             record = _record(note)
             keys = tuple(str(each) for each in record["species"])
             for each in record["names"]:
-                species[str(each["key"])] = Species(
-                    str(each["key"]),
-                    str(each.get("scientific", "")),
-                    str(each.get("common", "")),
-                    tuple(each.get("taxonomy", ())),
-                    str(each.get("group", "all")),
-                )
+                species[str(each["key"])] = _species(each)
             kinds.add("audio" if f".{media[0].member.rsplit('.', 1)[-1].lower()}" in AUDIO else "image")
             items.append(
                 Item(
@@ -71,19 +68,34 @@ def open_shards(pattern: str) -> Dataset:
 
 
 def _record(note: PieceContent) -> dict[str, Any]:
-    """The JSON of an item, its lists checked."""
+    """The JSON of an item, its lists and times checked."""
     try:
         record = json.loads(note.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{note.name}: expected JSON, found: {error}") from error
     lists = [record.get(key) for key in ("species", "names")] if isinstance(record, dict) else [None]
-    if not all(isinstance(each, list) for each in lists) or not all(
-        isinstance(each, dict) and "key" in each for each in record["names"]
-    ):
+    if not all(isinstance(each, list) for each in lists) or not all(map(_is_name, record["names"])):
         raise DatasetError(
-            f"{note.name}: expected the lists species and names, each name with a key, found {str(record)[:80]}"
+            f"{note.name}: expected the lists species and names, each name with a key, its taxonomy a list, found {str(record)[:80]}"
         )
+    for key in ("start_s", "duration_s"):
+        if not _is_time(record.get(key)):
+            raise DatasetError(f"{note.name}: expected seconds or null in {key}, found {record[key]!r:.60}")
     return dict(record)
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, dict) and "key" in name and isinstance(name.get("taxonomy", []), list)
+
+
+def _is_time(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 <= value < math.inf)
+
+
+def _species(name: Mapping[str, Any]) -> Species:
+    texts = {key: str(name.get(key, "")) for key in ("scientific", "common")}
+    ranks = tuple(str(rank) for rank in name.get("taxonomy", ()))
+    return Species(str(name["key"]), **texts, taxonomy=ranks, group=str(name.get("group", "all")))
 
 
 def _members(path: Path) -> dict[str, dict[str, PieceContent]]:
@@ -127,6 +139,8 @@ def pack(dataset: Dataset, folder: Path, per_shard: int = PER_SHARD) -> list[Pat
                 with webdataset.TarWriter(str(temporary), encoder=False, mtime=0.0) as writer:
                     for place, item in enumerate(items):
                         writer.write(_sample(dataset, item, shard * per_shard + place))
+                with temporary.open("rb") as stream:
+                    os.fsync(stream.fileno())
                 temporary.replace(path)
             written.append(path)
             bar.update(len(items))
@@ -144,8 +158,18 @@ def _require_same(dataset: Dataset, folder: Path, per_shard: int) -> None:
     if not file.is_file():
         if any(folder.glob("shards-*.tar")):
             raise DatasetError(f"{folder}: expected an empty folder, found shards without pack.json")
-        file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    elif (found := json.loads(file.read_text(encoding="utf-8"))) != told:
+        write_file(file, (json.dumps(told, indent=2) + "\n").encode())
+        return
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"a {type(found).__name__}")
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{file}: expected the JSON object that says what the shards beside it are of, found: {error}; "
+            "remove it together with the shards, or give another folder"
+        ) from error
+    if found != told:
         raise DatasetError(
             f"{file}: expected shards of {dataset.name}, {told['n_items']} items, {per_shard} in each, found those of "
             f"{found.get('name')}, {found.get('n_items')} items, {found.get('per_shard')} in each; give another folder"
