@@ -148,7 +148,7 @@ def test_damaged_metadata_of_the_hub(tmp_path):
         (b'{"info": {"features": {"ebird_code_multilabel": {"names": 5}}}}', "numbers with names in the sch"),
     ):
         pyarrow.parquet.write_table(table.replace_schema_metadata({b"huggingface": note}), file)
-        with pytest.raises(DatasetError, match=rf"test_5s-00000-of-00001\.parquet: {message}"):
+        with pytest.raises(DatasetError, match=rf"test_5s-00000-of-00001\.parquet: .*{message}"):
             open_dataset(f"birdset:{file}")
 
 
