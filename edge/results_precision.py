@@ -11,9 +11,11 @@ from typing import Any
 
 from edge.bundle import Bundle, Calibration, default_bundle
 from edge.precision import MIN_OF_EACH, Precision, precisions
+from edge.results_text import plain
 from edge.store_reader import StoreReader
 from edge.store_schema import store_path
 from edge.store_verdicts import read_verdicts
+from edge.utf8 import shown
 
 _NOTE = """precision: share of right ones among the right and wrong; between: its 95 % interval (Wilson). Half at: the distance at
 which a detection is as likely right as wrong, fitted to the verdicts, with the bundle's curve as what is expected before any; from 10
@@ -29,6 +31,8 @@ def run(argv: Sequence[str]) -> None:
         StoreReader.open(args.store).close()  # or say that there is no such store
         print("edge-results: no verdicts yet; edge-results verify asks for them", file=sys.stderr)
     found = [each for each in precisions(verdicts.values()) if args.query in (None, each.query, each.text)]
+    if verdicts and not found:
+        print(f"edge-results: no verdicts on {plain(shown(args.query))}", file=sys.stderr)
     records = [
         _record(each, manifest.calibration if each.code_space == manifest.code_space else None)
         for each in found
@@ -83,10 +87,19 @@ def _record(precision: Precision, prior: Calibration | None) -> dict[str, Any]:
 
 
 def _table(records: Sequence[dict[str, Any]], code_space: str) -> Iterator[str]:
-    """Give lines for people, the header first; none where there is nothing to tell."""
+    """Give lines for people, the header first; none where there is nothing to tell.
+
+    A name that was given to several sentences has the sentence behind it.
+    """
     if not records:
         return
-    names = [" ".join(record["query"].split()) for record in records]
+    texts: dict[str, set[str]] = {}
+    for record in records:
+        texts.setdefault(record["query"], set()).add(record["text"])
+    names = [
+        plain(record["query"] + (f": {record['text']}" if len(texts[record["query"]]) > 1 else ""))
+        for record in records
+    ]
     width = max(5, *map(len, names))
     yield f"{'query':{width}}  right  wrong  unsure  precision  between      half at\n"
     for name, record in zip(names, records, strict=True):
@@ -98,8 +111,9 @@ def _table(records: Sequence[dict[str, Any]], code_space: str) -> Iterator[str]:
 
 def _fit(record: dict[str, Any], code_space: str) -> str:
     if record["code_space"] != code_space:
-        return f"- (code space {record['code_space']}: give its --bundle)"
+        return f"- (code space {plain(record['code_space'])}: give its --bundle)"
     if record["fit"] is not None:
         return f"{-record['fit']['intercept'] / record['fit']['coefficient']:.1f} bits"
     missing = {kind: MIN_OF_EACH - record[f"n_{kind}"] for kind in ("right", "wrong")}
-    return "- (" + " and ".join(f"{n} more {kind}" for kind, n in missing.items() if n > 0) + ")"
+    wanted = " and ".join(f"{n} more {kind}" for kind, n in missing.items() if n > 0)
+    return f"- ({wanted or 'the bundle has no calibration to start from'})"

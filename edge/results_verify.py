@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,9 +13,10 @@ from typing import Any, TextIO
 from edge import require
 from edge.errors import AudioError, MissingDependencyError, UsageError
 from edge.microphone_devices import load_portaudio
-from edge.observation import Detection
+from edge.observation import Detection, Observation
 from edge.results_answers import given_answers
 from edge.results_listen import Evidence, evidence_of, play, save
+from edge.results_text import plain
 from edge.store_reader import Found, Period, StoreReader
 from edge.store_schema import store_path
 from edge.store_verdicts import VerdictStore, read_verdicts
@@ -39,11 +41,10 @@ def run(argv: Sequence[str]) -> None:
         require.text(UsageError, "--query", args.query)
     require.integer(UsageError, "--n", args.n, 1, 1_000_000)
     is_told = bool(args.set or args.table)
-    if is_told and (args.play or args.save):
-        raise UsageError(
-            "--play, --save: expected none beside --set and --import, which ask nothing; remove them"
-        )
+    if is_told:
+        _refuse_beside_told(args)
     period = Period.parse(args.since, args.until)
+    _take_any_bytes(sys.stdin)
     with StoreReader.open(args.store) as reader, VerdictStore.open(args.store) as verdicts:
         if is_told:
             answers = given_answers(reader, args.set, args.table, args.query)
@@ -53,6 +54,8 @@ def run(argv: Sequence[str]) -> None:
             return
         known = read_verdicts(args.store)
         chosen = choose(reader, known, args.n, period, args.query, args.source)
+        if not period.is_always and (n := reader.n_without_time()):
+            print(f"edge-results: {n} observations of unknown time are in no period", file=sys.stderr)
         portaudio = load_portaudio("--play") if args.play else None
         walk = Walk(verdicts, known, reader.path, portaudio, args.save, sys.stdin, sys.stdout)
         n_kept = walk.through(chosen)
@@ -92,6 +95,19 @@ def _parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="keep the verdicts of a table with the columns seq, verdict and, if it has them, query, note",
     )
     return parser.parse_args(argv)
+
+
+def _refuse_beside_told(args: argparse.Namespace) -> None:
+    """Refuse options that choose or play detections where --set and --import name them."""
+    for name in ("source", "since", "until", "play", "save"):
+        if getattr(args, name):
+            raise UsageError(f"--{name}: expected none beside --set and --import, found one; remove it")
+
+
+def _take_any_bytes(stream: TextIO) -> None:
+    """Make bytes that are no UTF-8 part of an answer or note rather than its end."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="surrogateescape")
 
 
 def choose(
@@ -161,7 +177,8 @@ class Walk:
             self._say("no detections to verify")
         n_kept = 0
         for number, found in enumerate(chosen, start=1):
-            self._say(f"\n{number} of {len(chosen)}  {_plain(found[1].query)}: {_plain(found[1].text)}")
+            self._say("")
+            self._say(f"{number} of {len(chosen)}  {found[1].query}: {found[1].text}")
             self._show(*found)
             evidence = evidence_of(*found, self._store)
             self._offer(evidence, found[1])
@@ -174,23 +191,26 @@ class Walk:
                 n_kept += 1
         return n_kept
 
-    def _show(self, observation: Any, detection: Detection) -> None:
+    def _show(self, observation: Observation, detection: Detection) -> None:
         when = observation.started_at or "unknown time"
-        self._say(f"  {when}  {_plain(observation.source)} at {observation.offset_s:.1f} s")
+        self._say(f"  {when}  {observation.source} at {observation.offset_s:.1f} s")
         rate = detection.false_alarms_per_day
         expected = "" if rate is None else f", expected false alarms a day {rate:.3g}"
         self._say(f"  distance {detection.distance} bits, probability {detection.probability:.2f}{expected}")
         if (before := self._known.get(identity_of(detection))) is not None:
-            self._say(f"  verdict so far: {before.answer} {_plain(before.note)}".rstrip())
+            self._say(f"  verdict so far: {before.answer} {before.note}".rstrip())
 
     def _offer(self, evidence: Evidence | None, detection: Detection) -> None:
         """Say where the sound is; play or copy it where that is wanted."""
         if evidence is None:
-            self._say(f"  clip: {_plain(detection.clip or 'none was kept')}, not found here")
+            self._say(f"  clip: {detection.clip or 'none was kept'}, not found here")
             return
-        self._say(f"  clip: {_plain(str(evidence))}")
+        self._say(f"  clip: {evidence}")
         if self._folder is not None:
-            self._say(f"  saved: {_plain(str(save(evidence, detection.seq, detection.query, self._folder)))}")
+            try:
+                self._say(f"  saved: {save(evidence, detection.seq, detection.query, self._folder)}")
+            except AudioError as error:  # of this one; the next may be heard
+                self._say(f"  {error}")
         if self._portaudio is not None:
             self._play(evidence)
 
@@ -208,21 +228,20 @@ class Walk:
         while True:
             print(_ASK, end="", file=self._out, flush=True)
             line = self._answers.readline()
-            key, _, note = line.strip().partition(" ")
+            if not line:
+                self._say("")
+                return None
+            key, _, note = " ".join(line.split()).partition(" ")
             key = key.lower()
-            if not line or key in ("q", "quit"):
+            if key in ("q", "quit"):
                 return None
             if key in ("s", "skip"):
                 return None, ""
             if key in ("p", "play"):
                 self._play(evidence)
             elif key[:1] in _KEYS and key in (key[:1], _KEYS[key[:1]]):
-                return _KEYS[key[:1]], shown(note.strip())
+                return _KEYS[key[:1]], plain(shown(note)).strip()
 
     def _say(self, text: str) -> None:
-        print(text, file=self._out)
-
-
-def _plain(text: str) -> str:
-    """Return text without what would move a terminal's cursor or colour it."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+        """Write one line, whatever is stored in it."""
+        print(plain(text), file=self._out)
