@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from edge.errors import ConfigError, MissingDependencyError
-from edge.watchlist import Query
+from edge.query import SUN_WORDS, Query, hours_of
 
 HORIZON_DEG = -0.833  # of the sun's centre at sunrise: refraction and half the disc
 TWILIGHT_DEG = (-12.0, 6.0)  # dawn and dusk: from nautical twilight to 6 degrees above the horizon
-SUN = ("night", "day", "dawn", "dusk")
-_HOURS = re.compile(r"(\d{1,2}):(\d{2})-(\d{1,2}):(\d{2})")
 
 Elevation = Callable[[datetime], float]
 
@@ -35,7 +32,7 @@ def activity(
 ) -> Callable[[Query, datetime | None], bool]:
     """Return is_active for a watchlist at a place. Raises ConfigError where a line asks for the sun and the place is not known."""
     elevation: Elevation | None = None
-    solar = [query for query in queries if query.active in SUN]
+    solar = [query for query in queries if query.active in SUN_WORDS]
     if solar:
         if latitude is None or longitude is None:
             raise ConfigError(
@@ -47,9 +44,9 @@ def activity(
         """Return whether it is the time of a query; a recorder that does not know the time listens always."""
         if query.active is None or time is None:
             return True
-        hours = _HOURS.fullmatch(query.active)
-        if hours:
-            first, last = (int(hours[i]) * 60 + int(hours[i + 1]) for i in (1, 3))
+        hours = hours_of(query.active)
+        if hours is not None:
+            first, last = hours
             minute = time.hour * 60 + time.minute
             return first <= minute < last if first <= last else minute >= first or minute < last
         assert elevation is not None  # set for every list with a sun word

@@ -19,7 +19,7 @@ MAX_ALARMS_PER_DAY = 1000.0
 MAX_CONFIRM = 20  # windows that a confirmation may look back
 MAX_COOLDOWN_S = 7 * 86_400.0
 SUN_WORDS = ("night", "day", "dawn", "dusk")
-_HOURS = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
+_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 TIMES_OF_DAY = f"{', '.join(SUN_WORDS)} or HH:MM-HH:MM in UTC with two different times"
 _RULE_FIELDS = ("min_probability", "alarms_per_day", "confirm", "cooldown_s", "priority", "active", "group")
 
@@ -121,8 +121,17 @@ def is_time_of_day(value: object) -> bool:
         return False
     if value in SUN_WORDS:
         return True
-    first, _, last = value.partition("-")
-    return _HOURS.fullmatch(value) is not None and first != last
+    hours = hours_of(value)
+    return hours is not None and hours[0] != hours[1]
+
+
+def hours_of(active: str) -> tuple[int, int] | None:
+    """Return from which minute of the day (UTC) on, and before which, `HH:MM-HH:MM` asks; None where it is another text."""
+    found = _HOURS.fullmatch(active)
+    if found is None:
+        return None
+    first_h, first_min, last_h, last_min = (int(each) for each in found.groups())
+    return 60 * first_h + first_min, 60 * last_h + last_min
 
 
 def _require_code(code: bytes | None, logits: tuple[float, ...] | None) -> None:
