@@ -113,9 +113,9 @@ def test_a_table_that_was_exported_and_filled_in_is_kept(
     assert len(rows) == 8
     for row in rows:
         if row["query"] == "rain":
-            row["verdict"], row["note"] = "wrong", "a truck,\nbraking"
+            row["verdict"], row["note"] = "wrong", "a truck,\r\nbraking"
     assert verify(store, "--import", str(write_table(tmp_path / "t.csv", *rows))) == 0
-    expected = {(2, "rain"): ("wrong", "a truck,\nbraking"), (4, "rain"): ("wrong", "a truck,\nbraking")}
+    expected = {(2, "rain"): ("wrong", "a truck,\r\nbraking"), (4, "rain"): ("wrong", "a truck,\r\nbraking")}
     assert told() == expected
     again = exported(store, capsys)
     assert [row["verdict"] for row in again] == [row["verdict"] for row in rows]
@@ -143,6 +143,7 @@ def test_a_table_of_a_spreadsheet_needs_two_columns(store: Path, told: Told, tmp
         ("1=maybe", "--set 1=maybe: expected a verdict of right, wrong, unsure, found 'maybe'"),
         ("1", "--set 1: expected a verdict of right, wrong, unsure, found ''"),
         ("one=right", "--set: expected a seq as edge-results --format csv gives it, found 'one'"),
+        ("\u0663=right", "--set: expected a seq as edge-results --format csv gives it, found"),
         ("-1=right", "--set: expected a seq as edge-results --format csv gives it, found '-1'"),
         ("\udcff=right", r"expected a seq as edge-results --format csv gives it, found '\\xff'"),
     ],

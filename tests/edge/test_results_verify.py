@@ -203,6 +203,18 @@ def test_a_judged_query_waits_for_the_unjudged_ones_of_others(make: Make) -> Non
     assert [pair[1].query for pair in chosen(store, 5)] == ["fox", "fox", "fox", "owl", "owl"]
 
 
+def test_what_was_judged_of_a_query_does_not_cost_it_its_turns(make: Make) -> None:
+    store = make(owl=[0.5] * 20, fox=[0.9] * 20)
+    judge(store, chosen(store, 5, query="owl"))
+    assert [pair[1].query for pair in chosen(store, 4)] == ["fox", "owl", "fox", "owl"]
+
+
+def test_a_source_is_chosen_before_the_first_few_are(make: Make) -> None:
+    make(source="a.wav", owl=[0.1, 0.2, 0.3, 0.4])
+    store = make(source="b.wav", owl=[0.9])
+    assert [pair[0].source for pair in chosen(store, 1, source="b.wav")] == ["b.wav"]
+
+
 def test_only_a_period_or_a_source_is_walked_through(make: Make, walk: Answers) -> None:
     store = str(make(owl=[0.5] * 4))
     out = walk("s\ns\n", "--store", store, "--since", "2026-05-04T00:00:02", "--source", "gone.wav")
