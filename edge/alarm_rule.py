@@ -1,12 +1,14 @@
 """The alarm rule of a watchlist: which queries a window sets off, at a wanted number of false alarms a day each.
 
 A query alarms where its statistic is within its threshold (edge.background), no `decoy:` line of the list is nearer, it is its time of day,
-and it has not just alarmed (cooldown). Of several queries the one whose distance is rarest in the background counts: one sound, one alarm.
+its probability is accepted where its line asks for one, and it has not just alarmed (cooldown). Of several queries the one whose distance
+is rarest in the background counts: one sound, one alarm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +25,8 @@ from edge.alarm_statistic import (
 )
 from edge.background import Background
 
-MAX_ALARMS_PER_HOUR = 120  # of one query; what is more is counted, told once, and stays searchable
+MAX_ALARMS_PER_HOUR = 120  # of one query; what is more is counted, told, and stays searchable
+NOTICE_S = 3600.0  # a query that goes on at its limit is told of again after this time
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +64,21 @@ class AlarmRule:
         self._n_bins = n_bins
         n_rows = reference.shape[1]
         # the sentences of combined queries have a background of their own, for their p-values; no rate is wanted of it
-        self._parts = Background.begin([1.0] * n_rows, histograms(reference, n_bins), hop_s)
+        self.parts = Background.begin([1.0] * n_rows, histograms(reference, n_bins), hop_s)
         self._combines = any(each.combine for each in self._statistics)
         self._tables = self._part_tables()
         bits = self.bits(reference, reference_runs)
         wanted = [query.alarms_per_day for query in queries]
-        self.background = Background.begin(wanted, histograms(bits, n_bins), hop_s)
+        scale = [each.scale for each in self._statistics]
+        self.background = Background.begin(wanted, histograms(bits, n_bins), hop_s, scale)
         self._memory = Confirmation(self._statistics, n_bins)
         self._hop_s = hop_s
         self._now_s = 0.0
         self._quiet_until = np.full(len(queries), -np.inf)
         self._hour = np.zeros(len(queries))
         self.n_limited = np.zeros(len(queries), np.int64)  # alarms that the limit an hour held back
+        self._notice_due_s = np.zeros(len(queries))
+        self._notices: list[int] = []
         self._step_bits: list[Bits] = []
         self._step_rows: list[Bits] = []
         self._set_thresholds()
@@ -87,46 +93,71 @@ class AlarmRule:
 
         distances: [n_windows, n_rows]; runs: [n_windows].
         """
-        self._parts.learn(histograms(distances, self._n_bins))
+        rows = np.zeros(distances.shape[1], bool)
+        for number in np.flatnonzero(queries):
+            rows[list(self._statistics[number].rows)] = True
+        self.parts.learn(histograms(distances, self._n_bins) * rows[:, None])
         self._tables = self._part_tables()
         found = histograms(self.bits(distances, runs), self._n_bins)
         self.background.learn(found * queries[:, None])
         self._set_thresholds()
 
     def refresh(self) -> None:
-        """Set thresholds anew after the background was put back from a state."""
+        """Set p-values and thresholds anew after the backgrounds were put back from a state."""
+        self._tables = self._part_tables()
         self._set_thresholds()
 
     def begin_recording(self) -> None:
         """Another recording begins, or sound is missing: windows before do not confirm those after."""
         self._memory.begin()
 
-    def decide(self, distances: Bits, decoy: int, is_active: NDArray[np.bool_]) -> Alarm | None:
+    def decide(
+        self,
+        distances: Bits,
+        decoy: int,
+        is_active: NDArray[np.bool_],
+        accepts: Callable[[int], bool] | None = None,
+    ) -> Alarm | None:
         """Return the alarm of a window, or None, and learn from it.
 
-        distances: [n_rows]; decoy: of the nearest decoy line, n_bins or more without one; is_active: [n_queries].
+        distances: [n_rows]; decoy: of the nearest decoy line, n_bins or more without one; is_active: [n_queries]; accepts: what
+        else is asked of a query that would alarm, by its number. A query that any of them rejects has not alarmed.
         """
         own = combined(distances[None], self._statistics, self._tables)[0] if self._combines else distances
         bits = self._memory.confirmed(own)
-        alarm = self._alarm(bits, distances, decoy, is_active)
+        alarm = self._alarm(bits, distances, decoy, is_active, accepts)
         self._step_bits.append(bits)
         self._step_rows.append(distances)
         self._now_s += self._hop_s
-        self._hour *= 1 - self._hop_s / 3600
+        self._hour *= math.exp(-self._hop_s / 3600)
         if len(self._step_bits) >= self.background.step_windows:
             self._learn_step()
         return alarm
+
+    def take_notices(self) -> list[int]:
+        """Return the queries that came to their limit an hour since this was asked last, each at most once in NOTICE_S."""
+        notices, self._notices = self._notices, []
+        return notices
 
     @property
     def limits(self) -> NDArray[np.int64]:
         """Return the largest number of bits that alarms now, [n_queries]; below 0: the query cannot alarm yet."""
         return self._limits
 
-    def _alarm(self, bits: Bits, distances: Bits, decoy: int, is_active: NDArray[np.bool_]) -> Alarm | None:
+    def _alarm(
+        self,
+        bits: Bits,
+        distances: Bits,
+        decoy: int,
+        is_active: NDArray[np.bool_],
+        accepts: Callable[[int], bool] | None,
+    ) -> Alarm | None:
         found: Alarm | None = None
         for row in np.flatnonzero((bits <= self._limits) & is_active & (self._now_s >= self._quiet_until)):
             query = self.queries[row]
             if min(int(distances[r]) for r in query.statistic.rows) >= decoy:
+                continue
+            if accepts is not None and not accepts(int(row)):
                 continue
             alarm = Alarm(int(row), int(bits[row]), self.background.per_day(int(row), int(bits[row])))
             if found is None or (alarm.per_day or 0.0) < (found.per_day or 0.0):
@@ -134,17 +165,23 @@ class AlarmRule:
         if found is None:
             return None
         if self._hour[found.row] >= MAX_ALARMS_PER_HOUR:
-            self.n_limited[found.row] += 1
+            self._hold_back(found.row)
             return None
         self._hour[found.row] += 1
         self._quiet_until[found.row] = self._now_s + self.queries[found.row].cooldown_s
         return found
 
+    def _hold_back(self, row: int) -> None:
+        self.n_limited[row] += 1
+        if self._now_s >= self._notice_due_s[row]:
+            self._notice_due_s[row] = self._now_s + NOTICE_S
+            self._notices.append(row)
+
     def _learn_step(self) -> None:
         self.background.observe(np.stack(self._step_bits), self._limits)
         if self._combines:
             rows = np.stack(self._step_rows)
-            self._parts.observe(rows, np.full(rows.shape[1], -1))
+            self.parts.observe(rows, np.full(rows.shape[1], -1))
             self._tables = self._part_tables()
         self._step_bits, self._step_rows = [], []
         self._set_thresholds()
@@ -152,8 +189,8 @@ class AlarmRule:
     def _part_tables(self) -> list[NDArray[np.float64]]:
         if not self._combines:
             return [np.ones(self._n_bins)]
-        n_rows = len(self._parts.wanted_per_day)
-        return [p_table(self._parts.tail(row), self._n_bins) for row in range(n_rows)]
+        n_rows = len(self.parts.wanted_per_day)
+        return [p_table(self.parts.tail(row), self._n_bins) for row in range(n_rows)]
 
     def _set_thresholds(self) -> None:
         self.thresholds = self.background.thresholds()

@@ -1,7 +1,7 @@
 """What a query's alarm is decided on: one number of bits a window, from the distances of its sentences and of the windows before.
 
-One sentence: its distance. `A & B`: the larger of the two conformal p-values, `A OR B`: the smaller, put on a scale of bits again (16 for
-each halving of p, so 0 bits is one window in 65,536). confirm=n/m: the n-th smallest of the last m windows of the same recording.
+One sentence: its distance. `A & B`: the larger of the two conformal p-values, `A OR B`: the smaller, put on a scale of bits again (8 for
+each halving of p, so 0 bits is one window in 2^32). confirm=n/m: the n-th smallest of the last m windows of the same recording.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from edge.false_alarms import Tail
 
-BITS_A_HALVING = 16
+BITS_A_HALVING = 8
+COMBINED_SCALE = (
+    5  # of these bits weigh one bit of distance: in a tail 4 of distance are 2.5 halvings, a factor of 6
+)
 
 Bits = NDArray[np.int64]
 
@@ -27,6 +30,11 @@ class Statistic:
     rows: tuple[int, ...]
     combine: Literal["and", "or"] | None = None
     confirm: tuple[int, int] = (1, 1)
+
+    @property
+    def scale(self) -> int:
+        """Return how many of its bits weigh as much as one bit of distance."""
+        return 1 if self.combine is None else COMBINED_SCALE
 
 
 def p_table(tail: Tail | None, n_bins: int) -> NDArray[np.float64]:

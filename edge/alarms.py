@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +29,14 @@ from edge.watchlist import Query, Watchlist
 LOG = logging.getLogger(__name__)
 
 ALARMS_PER_DAY = 2.0  # wanted of a line that says nothing
-STATE_VERSION = 1
-_ARRAYS = ("version", "code_space", "hop_s", "keys", "counts", "correction", "n_windows")
+STATE_VERSION = 2
+_ARRAYS = ("keys", "counts", "correction", "n_windows", "part_counts", "part_queries")
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+
+_MINUTE_NS = 60_000_000_000
 
 IsActive = Callable[[Query, datetime | None], bool]
+Accepts = Callable[[Query, int], bool]  # of a query at a distance in bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,14 @@ class Heard:
     query: Query
     distance: int
     per_day: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """A query at its limit of alarms an hour; n_held_back: alarms since the run began that the limit held back."""
+
+    query: Query
+    n_held_back: int
 
 
 def sentences_of(query: Query) -> list[bytes]:
@@ -79,13 +94,17 @@ class Alarms:
         self._code_space, self._bins = watchlist.code_space, watchlist.code_bits + 1
         self._hop_s, self._is_active = hop_s, is_active
         self._source = ""
-        self._always = np.ones(len(self.queries), bool)
+        self._active = np.ones(len(self.queries), bool)
+        self._active_minute: int | None = -1  # of UTC, for which _active was asked
         self._timed = is_active is not None and any(query.active for query in self.queries)
         background = self.distances(reference.background)
         self.rule = AlarmRule(asked, background, reference.runs, hop_s, self._bins)
 
-    def hear(self, observation: Observation) -> Heard | None:
-        """Return what an observation sets off, or None, and learn from it. Raises CodeSpaceError for another code space."""
+    def hear(self, observation: Observation, accepts: Accepts | None = None) -> Heard | None:
+        """Return what an observation sets off, or None, and learn from it. Raises CodeSpaceError for another code space.
+
+        accepts: what else is asked of a query before it alarms; one that is rejected starts no cooldown.
+        """
         if observation.code_space != self._code_space:
             require_code_space(self._code_space, observation.code_space, "observation", observation.source)
         if observation.source != self._source:
@@ -94,8 +113,22 @@ class Alarms:
         code = np.frombuffer(observation.code, np.uint8)
         found = distances(code, self._planes).astype(np.int64)  # [n_rows]
         decoy = self._bins if self._decoys is None else int(distances(code, self._decoys).min())
-        alarm = self.rule.decide(found, decoy, self._active_at(observation.instant.wall_ns))
+
+        def is_accepted(row: int) -> bool:
+            return accepts is None or accepts(self.queries[row], self._nearest(row, found))
+
+        is_active = self._active_at(observation.instant.wall_ns)
+        alarm = self.rule.decide(found, decoy, is_active, is_accepted)
         return None if alarm is None else self._heard(alarm, found)
+
+    def take_limited(self) -> list[Limited]:
+        """Return the queries to tell of that are at their limit of alarms an hour: each once an hour at most."""
+        return [Limited(self.queries[row], int(self.rule.n_limited[row])) for row in self.rule.take_notices()]
+
+    @property
+    def n_limited(self) -> int:
+        """Return how many alarms the limit an hour has held back."""
+        return int(self.rule.n_limited.sum())
 
     def learn(self, observations: Iterable[Observation], queries: Sequence[Query]) -> int:
         """Learn `queries` from observations made before at this site, in order; returns how many were of this code space."""
@@ -114,6 +147,8 @@ class Alarms:
     def state(self) -> bytes:
         """Return what was learnt, as the bytes of a .npz."""
         background, stream = self.rule.background, io.BytesIO()
+        combined = [n for n, query in enumerate(self.rule.queries) if query.statistic.combine]
+        rows = [row for n in combined for row in self.rule.queries[n].statistic.rows]
         np.savez_compressed(
             stream,
             version=np.asarray(STATE_VERSION),
@@ -123,6 +158,10 @@ class Alarms:
             counts=background.counts.astype(np.float32),
             correction=background.correction,
             n_windows=np.asarray(background.n_windows),
+            part_counts=self.rule.parts.counts[rows].astype(np.float32),
+            part_queries=np.asarray(
+                [n for n in combined for _ in self.rule.queries[n].statistic.rows], np.int64
+            ),
         )
         return stream.getvalue()
 
@@ -142,39 +181,61 @@ class Alarms:
             return list(self.queries)
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in _ARRAYS}
-            wanted = (STATE_VERSION, self._code_space, self._hop_s)
-            found = (int(arrays["version"]), str(arrays["code_space"]), float(arrays["hop_s"]))
-            if found != wanted or arrays["counts"].shape[1] != self._bins:
-                LOG.warning("%s: learnt with %s, now %s; learning anew", path, found, wanted)
-                return list(self.queries)
-            known = {str(key): row for row, key in enumerate(arrays["keys"])}
-            unknown = []
-            for row, query in enumerate(self.queries):
-                place = known.get(_key(query))
-                if place is None:
-                    unknown.append(query)
-                    continue
-                self.rule.background.counts[row] = arrays["counts"][place]
-                self.rule.background.correction[row] = arrays["correction"][place]
-            self.rule.background.n_windows = int(arrays["n_windows"])
-        except (OSError, ValueError, KeyError, IndexError) as error:
+                found = (int(file["version"]), str(file["code_space"]), float(file["hop_s"]))
+                wanted = (STATE_VERSION, self._code_space, self._hop_s)
+                if found != wanted:
+                    LOG.warning("%s: learnt with %s, now %s; learning anew", path, found, wanted)
+                    return list(self.queries)
+                return self._take({name: file[name] for name in _ARRAYS})
+        except _UNREADABLE as error:
             LOG.warning("%s: expected a learnt background, found: %s; learning anew", path, error)
             return list(self.queries)
+
+    def _take(self, arrays: Mapping[str, NDArray[Any]]) -> list[Query]:
+        """Take the arrays of a state, all of them or none; returns the queries that they do not know. Raises ValueError."""
+        n_keys, n_parts = len(arrays["keys"]), len(arrays["part_queries"])
+        for name, shape in (
+            ("counts", (n_keys, self._bins)),
+            ("correction", (n_keys,)),
+            ("part_counts", (n_parts, self._bins)),
+        ):
+            if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+                raise ValueError(f"expected {name} of finite numbers {shape}, found {arrays[name].shape}")
+        places = {str(key): place for place, key in enumerate(arrays["keys"])}
+        n_windows = int(arrays["n_windows"])
+        unknown = []
+        for number, query in enumerate(self.queries):
+            place = places.get(_key(query))
+            if place is None:
+                unknown.append(query)
+                continue
+            self.rule.background.counts[number] = arrays["counts"][place]
+            self.rule.background.correction[number] = arrays["correction"][place]
+            statistic = self.rule.queries[number].statistic
+            if statistic.combine:
+                self.rule.parts.counts[list(statistic.rows)] = arrays["part_counts"][
+                    arrays["part_queries"] == place
+                ]
+        self.rule.background.n_windows = n_windows
         self.rule.refresh()
         return unknown
 
     def _active_at(self, wall_ns: int | None) -> NDArray[np.bool_]:
-        if not self._timed:
-            return self._always
-        assert self._is_active is not None  # _timed says so
-        time = None if wall_ns is None else datetime.fromtimestamp(wall_ns / 1e9, timezone.utc)
-        return np.asarray([self._is_active(query, time) for query in self.queries])
+        """Return which queries ask for a time, [n_queries]; asked once a minute, for the sun costs more than a window may."""
+        minute = None if wall_ns is None else wall_ns // _MINUTE_NS
+        if self._timed and minute != self._active_minute:
+            assert self._is_active is not None  # _timed says so
+            time = None if minute is None else datetime.fromtimestamp(60 * minute, timezone.utc)
+            self._active = np.asarray([self._is_active(query, time) for query in self.queries])
+            self._active_minute = minute
+        return self._active
 
     def _heard(self, alarm: Alarm, found: Bits) -> Heard:
-        rows = self.rule.queries[alarm.row].statistic.rows
-        nearest = min(int(found[row]) for row in rows)
-        return Heard(self.queries[alarm.row], nearest, alarm.per_day)
+        return Heard(self.queries[alarm.row], self._nearest(alarm.row, found), alarm.per_day)
+
+    def _nearest(self, query: int, found: Bits) -> int:
+        """Return the distance of the nearest sentence of a query, of distances [n_rows]."""
+        return min(int(found[row]) for row in self.rule.queries[query].statistic.rows)
 
     def distances(self, codes: NDArray[np.uint8]) -> Bits:
         """Return distances [n_codes, n_rows] of codes [n_codes, n_bytes] to the sentences of the queries, rows as in the rule's statistics."""

@@ -20,10 +20,10 @@ MEMORY_S = 12 * 3600.0  # counts fade by e in this time
 STEP_S = 600.0  # thresholds are set anew this often
 MIN_WINDOWS = 300.0  # fewer windows of a site say too little: until then the prior counts, and cautiously
 PRIOR_CAUTION = 2.0  # as many times rarer than wanted ...
-PRIOR_MARGIN_BITS = 4  # ... and so many bits nearer, while the site is unknown
+PRIOR_MARGIN_BITS = 4  # ... and so many bits of distance nearer, while the site is unknown
 GAIN = 0.1  # of the correction, for each window let through too many
 MAX_CORRECTION = 1.5  # of the logarithm of the rate: a factor of 4.5
-EVENT_BITS = 4  # this far below the threshold a window is taken for the sound itself ...
+EVENT_BITS = 4  # of distance: this far below the threshold a window is taken for the sound itself ...
 EVENT_EXCESS = 50.0  # ... up to so many a day (or times the wanted alarms); more of them are background
 LEAST_PER_DAY = 0.001  # less than one in three years: no tail model is to be trusted further
 _GOLDEN = 0.6180339887498949  # fractions of time are spread evenly by this step (Weyl)
@@ -33,24 +33,29 @@ _GOLDEN = 0.6180339887498949  # fractions of time are spread evenly by this step
 class Background:
     """Histograms and thresholds of n queries.
 
-    wanted_per_day: [n]; prior: histograms of the bundle's background [n, n_bins], rows of zeros where there is none.
+    wanted_per_day: [n]; prior: histograms of the bundle's background [n, n_bins], rows of zeros where there is none; scale: [n], how many
+    of a query's bits weigh as much as one bit of distance (edge.alarm_statistic).
     A query without prior and without MIN_WINDOWS windows of the site does not alarm yet.
     """
 
     wanted_per_day: NDArray[np.float64]
     prior: Counts
     hop_s: float
+    scale: NDArray[np.int64]
     counts: Counts
     correction: NDArray[np.float64]
     events_today: NDArray[np.float64]
     n_windows: int = 0
 
     @classmethod
-    def begin(cls, wanted_per_day: Sequence[float], prior: Counts, hop_s: float) -> Background:
-        """Return a background that knows nothing of the site yet."""
+    def begin(
+        cls, wanted_per_day: Sequence[float], prior: Counts, hop_s: float, scale: Sequence[int] | None = None
+    ) -> Background:
+        """Return a background that knows nothing of the site yet; scale: None = bits of distance."""
         n = len(wanted_per_day)
         wanted = np.asarray(wanted_per_day, np.float64)
-        return cls(wanted, prior, hop_s, np.zeros_like(prior), np.zeros(n), np.zeros(n))
+        scales = np.ones(n, np.int64) if scale is None else np.asarray(scale, np.int64)
+        return cls(wanted, prior, hop_s, scales, np.zeros_like(prior), np.zeros(n), np.zeros(n))
 
     @property
     def windows_per_day(self) -> float:
@@ -84,7 +89,7 @@ class Background:
         n_bins = self.counts.shape[1]
         share_of_day = len(distances) / self.windows_per_day
         allowed = np.maximum(EVENT_EXCESS * self.wanted_per_day, EVENT_EXCESS)
-        is_event = (distances <= limits - EVENT_BITS) & (self.events_today < allowed)
+        is_event = (distances <= limits - EVENT_BITS * self.scale) & (self.events_today < allowed)
         self.counts *= math.exp(-len(distances) * self.hop_s / MEMORY_S)
         self.events_today *= math.exp(-share_of_day)
         self.events_today += is_event.sum(axis=0)
@@ -118,5 +123,5 @@ class Background:
             return Threshold(-1, 0.0)
         if self.counts[row].sum() < MIN_WINDOWS:
             cautious = tail.threshold(min(wanted / PRIOR_CAUTION, 0.5))
-            return Threshold(cautious.distance - PRIOR_MARGIN_BITS, 0.0)
+            return Threshold(cautious.distance - PRIOR_MARGIN_BITS * int(self.scale[row]), 0.0)
         return tail.threshold(min(wanted * math.exp(self.correction[row]), 0.5))

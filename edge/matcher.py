@@ -88,12 +88,9 @@ class Matcher:
         ]
 
     def _calibrated(self, observation: Observation, alarms: Alarms) -> list[Detection]:
-        """Return the detection by the calibrated rule; a query's own `probability=` is asked for as well."""
-        heard = alarms.hear(observation)
+        """Return the detection by the calibrated rule; a query's own `probability=` is asked for before it alarms."""
+        heard = alarms.hear(observation, self._is_probable)
         if heard is None:
-            return []
-        found = self._probability(heard.query, heard.distance)
-        if heard.query.min_probability is not None and not is_accepted(found, heard.query.min_probability):
             return []
         return [
             Detection(
@@ -103,11 +100,17 @@ class Matcher:
                 query=heard.query.name,
                 text=heard.query.text,
                 distance=heard.distance,
-                probability=found,
+                probability=self._probability(heard.query, heard.distance),
                 false_alarms_per_day=heard.per_day,
                 clip=None,
             )
         ]
+
+    def _is_probable(self, query: Query, distance: int) -> bool:
+        """Return whether a query's own `probability=` lets a distance through; the calibrated rule asks for no other."""
+        if query.min_probability is None:
+            return True
+        return is_accepted(self._probability(query, distance), query.min_probability)
 
     def nearest(self, observation: Observation, n: int = 1) -> list[Near]:
         """Return the n nearest queries and decoys, the nearest first."""

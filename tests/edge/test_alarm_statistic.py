@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -49,14 +50,24 @@ def test_or_is_the_smaller_of_the_p_values() -> None:
     assert bits("or", 250, 256) == of_p(2.0**-6)
 
 
-def test_half_as_likely_is_sixteen_bits_nearer() -> None:
+def test_half_as_likely_is_eight_bits_nearer() -> None:
     assert bits("or", 252, 256) - bits("or", 251, 256) == BITS_A_HALVING
 
 
 def test_bits_stay_between_none_and_all() -> None:
-    assert bits("or", 0, 0) == 0
+    assert bits("or", 0, 0) == 0  # 2^-257 is beyond the scale
+    assert bits("or", 225, 256) == 256 - 8 * 31  # one window in 2^31 is not
     impossible = [np.zeros(N_BINS), np.zeros(N_BINS)]
     assert combined(np.array([[5, 5]]), [Statistic((0, 1), "and")], impossible).tolist() == [[0]]
+
+
+def test_four_bits_of_distance_weigh_as_much_in_combined_bits() -> None:
+    """In the tail of a typical background (7 bits of spread, 3 below the mean) 4 bits make a window 4 to 8 times rarer."""
+    law = NormalDist(110, 7)
+    ratio = law.cdf(89) / law.cdf(89 - 4)
+    halvings = 4 * Statistic((0, 1), "and").scale / BITS_A_HALVING
+    assert 2**halvings == pytest.approx(ratio, rel=0.5)
+    assert Statistic((0,)).scale == 1
 
 
 def test_a_sentence_of_which_nothing_is_known_is_as_far_as_can_be() -> None:

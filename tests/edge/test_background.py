@@ -136,6 +136,20 @@ def test_the_sound_itself_does_not_tighten_the_threshold() -> None:
     assert background.correction[0] < 0
 
 
+@pytest.mark.parametrize("scale", [1, 5])
+def test_margins_are_in_bits_of_distance(scale: int) -> None:
+    prior = histogram(quiet(20_000))
+    background = Background.begin([20.0], prior, HOP_S, [scale])
+    cautious = tail_of(prior[0]).threshold(20.0 / PRIOR_CAUTION / 1440)
+    assert background.thresholds()[0].distance == cautious.distance - PRIOR_MARGIN_BITS * scale
+    background.learn(prior)
+    limits = np.array([100])
+    background.observe(np.full((10, 1), 100 - EVENT_BITS * scale + 1), limits)
+    assert background.events_today[0] == 0
+    background.observe(np.full((10, 1), 100 - EVENT_BITS * scale), limits)
+    assert background.events_today[0] == 10
+
+
 def test_what_is_taken_for_the_sound_has_a_bound_a_day() -> None:
     background = begin(1.0)
     background.learn(histogram(quiet(20_000)))
