@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from edge.alarm_rule import MAX_ALARMS_PER_HOUR
 from edge.alarms import Alarms
 from edge.audio_events import Gap, Skipped
 from edge.bundle import Bundle, Runtime, default_bundle
@@ -84,7 +85,8 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         if alarms is not None and not args.no_store:
             learnt = StateKeeper(alarms, store_path(config.monitor.store))
             stack.callback(learnt.save)
-        report = _Supervised(_report(args, matcher, totals, real_time_factor), store, learnt)
+        told = _report(args, matcher, watchlist, totals, real_time_factor)
+        report = _Supervised(told, store, learnt, alarms)
         stack.callback(report.close)
         _log_to_stderr()
         for name, fit in fits.items():
@@ -104,6 +106,7 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
             seeing.pipeline(matcher, keeper).run(stop.until_asked(seeing.source.events()))
         notify("STOPPING=1")
     totals.n_clips_lost = 0 if clips is None else clips.n_lost
+    totals.n_limited = 0 if alarms is None else alarms.n_limited
     report.tell_renewed()
     report.summary(totals, real_time_factor())
     if report.first_failure and not totals.n_windows and not stop.is_asked:
@@ -113,13 +116,17 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
 
 
 class _Supervised:
-    """Passes what happens on to a report; tells systemd of written codes, remembers the first failure."""
+    """Passes what happens on to a report; tells systemd of written codes and people of limits, remembers the first failure."""
 
     def __init__(
-        self, report: Report, store: ObservationStore | Unstored, learnt: StateKeeper | None = None
+        self,
+        report: Report,
+        store: ObservationStore | Unstored,
+        learnt: StateKeeper | None = None,
+        alarms: Alarms | None = None,
     ) -> None:
         self.first_failure = ""
-        self._learnt = learnt
+        self._learnt, self._alarms = learnt, alarms
         self._report, self._store = report, store
         self._epoch, self._n_written, self._n_put_aside = store.epoch, store.committed_seq, 0
         self.heard, self.state, self.failing = report.heard, report.state, report.failing
@@ -136,6 +143,13 @@ class _Supervised:
         if self._learnt is not None:
             self._learnt.save_if_due()
         self._report.observed(observation, detections)
+        for limited in [] if self._alarms is None else self._alarms.take_limited():
+            self._report.state(
+                "alarms_limited",
+                query=limited.query.name,
+                per_hour=MAX_ALARMS_PER_HOUR,
+                n_held_back=limited.n_held_back,
+            )
 
     def tell_renewed(self) -> None:
         """Tell of the damaged databases that were put aside since the last time."""
@@ -201,15 +215,19 @@ def _clips(config: Config, encoder: AudioEncoder) -> ClipWriter | None:
 
 
 def _report(
-    args: argparse.Namespace, matcher: Matcher, totals: Totals, real_time_factor: Callable[[], float | None]
+    args: argparse.Namespace,
+    matcher: Matcher,
+    watchlist: Watchlist,
+    totals: Totals,
+    real_time_factor: Callable[[], float | None],
 ) -> Report:
     if args.json:
-        return JsonReport(sys.stdout)
+        return JsonReport(sys.stdout, watchlist)
     if args.view or (args.view is None and sys.stdout.isatty()):
         from edge.monitor_view import LiveView  # brings rich: only where somebody looks
 
-        return LiveView(matcher, totals, real_time_factor)
-    return PlainReport(sys.stdout, sys.stderr)
+        return LiveView(matcher, watchlist, totals, real_time_factor)
+    return PlainReport(sys.stdout, watchlist, sys.stderr)
 
 
 def _tell_start(

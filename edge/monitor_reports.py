@@ -10,13 +10,15 @@ from typing import Any, Protocol, TextIO
 from edge.audio_events import Block, Gap, Skipped
 from edge.observation import Detection, Observation, detection_record
 from edge.pipeline_keeper import Listener, Totals
+from edge.query import Query
+from edge.watchlist import Watchlist
 
 
 class Report(Listener, Protocol):
     """A listener of the pipeline that also tells how a run begins and ends."""
 
     def state(self, name: str, **details: Any) -> None:
-        """Tell of another state: listening, looking, store_failing, store_recovered, store_begun_anew."""
+        """Tell of another state: listening, looking, store_failing, store_recovered, store_begun_anew, alarms_limited."""
 
     def summary(self, totals: Totals, real_time_factor: float | None) -> None:
         """Tell what the run came to."""
@@ -28,8 +30,8 @@ class Report(Listener, Protocol):
 class JsonReport:
     """One JSON object a line, in UTF-8, each written out at once (DESIGN.md, "What a program may read")."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
+    def __init__(self, out: TextIO, watchlist: Watchlist) -> None:
+        self._out, self._asked = out, by_name(watchlist)
 
     def heard(self, block: Block) -> None:
         """Say nothing of sound alone."""
@@ -37,7 +39,9 @@ class JsonReport:
     def observed(self, observation: Observation, detections: Sequence[Detection]) -> None:
         """Write the detections."""
         for detection in detections:
-            self._write(detection_record(observation, detection))
+            query = self._asked[detection.query]
+            record = detection_record(observation, detection)
+            self._write({**record, "priority": query.priority, "group": query.group})
 
     def lost(self, gap: Gap, sample_rate_hz: int) -> None:
         """Write a gap."""
@@ -71,8 +75,8 @@ class JsonReport:
 class PlainReport:
     """A line for each detection on out; what went wrong on errors."""
 
-    def __init__(self, out: TextIO, errors: TextIO = sys.stderr) -> None:
-        self._out, self._errors = out, errors
+    def __init__(self, out: TextIO, watchlist: Watchlist, errors: TextIO = sys.stderr) -> None:
+        self._out, self._asked, self._errors = out, by_name(watchlist), errors
 
     def heard(self, block: Block) -> None:
         """Say nothing of sound alone."""
@@ -80,7 +84,8 @@ class PlainReport:
     def observed(self, observation: Observation, detections: Sequence[Detection]) -> None:
         """Write a line for each detection."""
         for detection in detections:
-            print(detection_line(observation, detection), file=self._out, flush=True)
+            line = detection_line(observation, detection, self._asked[detection.query])
+            print(line, file=self._out, flush=True)
 
     def lost(self, gap: Gap, sample_rate_hz: int) -> None:
         """Write a gap."""
@@ -128,21 +133,33 @@ def summary_record(totals: Totals, real_time_factor: float | None) -> dict[str, 
         "n_skipped": totals.n_skipped,
         "n_gaps": totals.n_gaps,
         "n_clips_lost": totals.n_clips_lost,
+        "n_limited": totals.n_limited,
         "n_pictures": totals.n_pictures,
         "seconds_audio": round(totals.seconds_audio, 3),
         "real_time_factor": None if real_time_factor is None else round(real_time_factor, 6),
     }
 
 
-def detection_line(observation: Observation, detection: Detection) -> str:
-    """Return a detection for people: when, where, what, how sure."""
+def by_name(watchlist: Watchlist) -> dict[str, Query]:
+    """Return the queries of a list, that say what a report adds to their detections: priority and group."""
+    return {query.name: query for query in watchlist.queries}
+
+
+def marked(query: Query) -> str:
+    """Return the name of a query for people, with a `!` before it where its priority is high."""
+    return f"! {query.name}" if query.priority == "high" else query.name
+
+
+def detection_line(observation: Observation, detection: Detection, query: Query) -> str:
+    """Return a detection of a query for people: when, where, what, how sure."""
     at = place(observation)
     when = observation.started_at or at or "-"
     sure = f"{100 * detection.probability:.0f} %, {detection.distance} bits"
     if detection.false_alarms_per_day is not None:
         sure += f", {false_alarms(detection.false_alarms_per_day)}"
     clip = f"  {detection.clip}" if detection.clip else ""
-    return f"{when}  {detection.query}  ({sure})  {observation.source}{at and ' at '}{at}{clip}"
+    group = f" [{query.group}]" if query.group else ""
+    return f"{when}  {marked(query)}{group}  ({sure})  {observation.source}{at and ' at '}{at}{clip}"
 
 
 def false_alarms(per_day: float) -> str:
@@ -168,6 +185,7 @@ def summary_line(totals: Totals, real_time_factor: float | None) -> str:
     parts += [_count(n, what) for n, what in ((totals.n_gaps, "gap"),) if n]
     parts += [f"{totals.n_skipped} skipped"] if totals.n_skipped else []
     parts += [f"{_count(totals.n_clips_lost, 'clip')} lost"] if totals.n_clips_lost else []
+    parts += [f"{_count(totals.n_limited, 'alarm')} held back"] if totals.n_limited else []
     return ", ".join(parts)
 
 

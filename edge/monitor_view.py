@@ -16,9 +16,11 @@ from rich.text import Text
 
 from edge.audio_events import Block, Gap, Skipped
 from edge.matcher import Matcher
-from edge.monitor_reports import detection_line, gap_line, place, summary_line
+from edge.monitor_reports import by_name, detection_line, gap_line, marked, place, summary_line
 from edge.observation import Detection, Observation
 from edge.pipeline_keeper import Totals
+from edge.query import Priority
+from edge.watchlist import Watchlist
 
 _FLOOR_DBFS = -90.0  # of the meter: below it, 16-bit sound is silent
 _LOUD_DBFS = -1.0  # peaks above it are clipped, or nearly
@@ -26,6 +28,8 @@ _METER_LETTERS = 40
 _N_WINDOWS = 4
 _N_NEAREST = 3
 _REFRESH_S = 0.1  # a replay is far faster than any eye
+_STYLES: dict[Priority, str] = {"high": "bold red", "normal": "bold green", "low": "green"}
+_LASTING = ("listening", "looking")  # states that are shown until the next; the others are events
 
 
 class LiveView:
@@ -34,12 +38,14 @@ class LiveView:
     def __init__(
         self,
         matcher: Matcher,
+        watchlist: Watchlist,
         totals: Totals,
         speed: Callable[[], float | None],
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._matcher, self._totals, self._speed, self._clock = matcher, totals, speed, clock
+        self._asked = by_name(watchlist)
         self._recent: deque[Observation] = deque(maxlen=_N_WINDOWS)
         self._rms_dbfs = self._peak_dbfs = _FLOOR_DBFS
         self._source, self._state = "", "waiting for sound"
@@ -60,7 +66,8 @@ class LiveView:
         """Show what a window is nearest to; print detections."""
         self._recent.append(observation)
         for detection in detections:
-            self._print(detection_line(observation, detection), "bold green")
+            query = self._asked[detection.query]
+            self._print(detection_line(observation, detection, query), _STYLES[query.priority])
         self._draw()
 
     def lost(self, gap: Gap, sample_rate_hz: int) -> None:
@@ -76,10 +83,13 @@ class LiveView:
         self._print(reason or "the store can be written again", "bold red" if reason else "green")
 
     def state(self, name: str, **details: Any) -> None:
-        """Show a state."""
+        """Show a state that lasts; print one that only happened."""
         shown = ", ".join(f"{key} {value}" for key, value in details.items() if value is not None)
-        self._state = f"{name}: {shown}"
-        self._draw()
+        if name in _LASTING:
+            self._state = f"{name}: {shown}"
+            self._draw()
+        else:
+            self._print(f"{name}: {shown}", "yellow")
 
     def summary(self, totals: Totals, real_time_factor: float | None) -> None:
         """Print the summary in place of the view."""
@@ -125,7 +135,7 @@ class LiveView:
             cells = [Text(place(observation) or observation.source, style="dim")]
             for near in self._matcher.nearest(observation, _N_NEAREST):
                 style = "dim" if near.query.decoy else ""
-                cells.append(Text(f"{near.query.name} {100 * near.probability:.0f} %", style=style))
+                cells.append(Text(f"{marked(near.query)} {100 * near.probability:.0f} %", style=style))
             table.add_row(*cells)
         return table
 

@@ -75,7 +75,10 @@ class Listener(Protocol):
 
 @dataclass(slots=True)
 class Totals:
-    """What a run came to; n_windows: of sound, and pictures; busy_s: from having one to having stored it."""
+    """What a run came to; n_windows: of sound, and pictures; busy_s: from having one to having stored it.
+
+    n_limited: alarms that were held back because their query was at its limit an hour.
+    """
 
     n_windows: int = 0
     n_pictures: int = 0
@@ -83,6 +86,7 @@ class Totals:
     n_gaps: int = 0
     n_skipped: int = 0
     n_clips_lost: int = 0
+    n_limited: int = 0
     seconds_audio: float = 0.0
     busy_s: float = 0.0
 

@@ -36,7 +36,7 @@ from edge.watchlist import Watchlist, write_watchlist
 
 DETECTION_KEYS = [
     *("type", "query", "text", "source", "offset_s", "duration_s", "started_at", "distance", "probability"),
-    *("false_alarms_per_day", "clip"),
+    *("false_alarms_per_day", "clip", "priority", "group"),
 ]
 SUMMARY_KEYS = {"type", "n_windows", "n_detections", "n_skipped", "seconds_audio", "real_time_factor"}
 
@@ -326,8 +326,8 @@ def test_clips_that_are_lost_are_counted(
     assert capsys.readouterr().out.endswith(", 1 clip lost\n")
 
 
-def test_a_store_that_fails_is_a_state(capsys: pytest.CaptureFixture[str]) -> None:
-    report = JsonReport(sys.stdout)
+def test_a_store_that_fails_is_a_state(watchlist: Watchlist, capsys: pytest.CaptureFixture[str]) -> None:
+    report = JsonReport(sys.stdout, watchlist)
     report.failing("disk full")
     report.failing("")
     report.lost(Gap("mic", 8_000, 4_000, "away"), 8_000)
@@ -348,9 +348,9 @@ def test_lines_for_people(base: list[str], write_tones: Any, capsys: pytest.Capt
     assert f"5 windows, {len(detections)} detection" in summary
 
 
-def test_plain_diagnostics_go_to_the_error_stream() -> None:
+def test_plain_diagnostics_go_to_the_error_stream(watchlist: Watchlist) -> None:
     out, errors = io.StringIO(), io.StringIO()
-    report = PlainReport(out, errors)
+    report = PlainReport(out, watchlist, errors)
     report.lost(Gap("mic", 8_000, 4_000, "away"), 8_000)
     report.skipped(Skipped("b.wav", "bad"))
     report.failing("disk full")
@@ -372,7 +372,7 @@ def test_the_live_view_shows_level_speed_nearest_queries_and_detections(
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, color_system=None, markup=False)
     totals, now = Totals(n_windows=3, n_detections=1, seconds_audio=5.0), iter(range(1000))
-    view = LiveView(matcher, totals, lambda: 0.0123, console, clock=lambda: float(next(now)))
+    view = LiveView(matcher, watchlist, totals, lambda: 0.0123, console, clock=lambda: float(next(now)))
     half = np.full(8_000, 0.5, np.float32)
     view.heard(Block("a [1].wav", half, 0, Instant("b", 0, None, "unset")))
     code = watchlist.queries[0].code

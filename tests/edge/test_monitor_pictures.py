@@ -37,7 +37,7 @@ Paint = Callable[..., Path]
 CAMTRAP = Path(__file__).parents[1] / "data" / "camtrap"
 DETECTION_KEYS = [
     *("type", "query", "text", "source", "offset_s", "duration_s", "started_at", "distance", "probability"),
-    *("false_alarms_per_day", "clip"),
+    *("false_alarms_per_day", "clip", "priority", "group"),
 ]
 
 
@@ -299,7 +299,7 @@ def test_the_live_view_of_pictures_has_no_meter(
     console = Console(width=160, height=20, force_terminal=True, record=True)
     matcher = Matcher(colours, (), tiny_image.manifest.calibration)
     totals, times = Totals(), iter(range(1000))
-    view = LiveView(matcher, totals, lambda: None, console, clock=lambda: float(next(times)))
+    view = LiveView(matcher, colours, totals, lambda: None, console, clock=lambda: float(next(times)))
     encoder = open_image_encoder(tiny_image)
     keeper = Keeper(Unstored("camera"), view, totals)
     PicturePipeline(encoder, matcher, keeper).run(
