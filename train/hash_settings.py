@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+WIDTHS = (16, 32, 64, 128, 192, 256)  # of a code
+
+
+def _require(section: str, **found: tuple[float, float]) -> None:
+    """Raise ConfigError for a value (first) below its least one (second)."""
+    for name, (value, least) in found.items():
+        if not value >= least:
+            raise ConfigError(f"{section} {name}: expected {least:g} or more, found {value}")
+
 
 @dataclass(frozen=True, slots=True)
 class LoraOverrides:
@@ -27,6 +37,11 @@ class LoraOverrides:
     dropout: float = 0.1
     observation_targets: str = ""
     text_targets: str = ""
+
+    def __post_init__(self) -> None:
+        _require("lora", rank=(self.rank, 1), alpha=(self.alpha, 1e-6), dropout=(self.dropout, 0))
+        if self.dropout >= 1:
+            raise ConfigError(f"lora dropout: expected less than 1, found {self.dropout}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,15 @@ class HashSchedule:
     bf16: bool = True
     gradient_checkpointing: bool = False
 
+    def __post_init__(self) -> None:
+        _require("schedule", frozen_epochs=(self.frozen_epochs, 0), epochs=(self.epochs, 0))
+        _require("schedule", batch=(self.batch, 2), part=(self.part, 0), views=(self.views, 1))
+        _require("schedule", checkpoint_every=(self.checkpoint_every, 1), workers=(self.workers, 0))
+        _require("schedule", rate=(self.rate, 1e-12), final_rate=(self.final_rate, 0))
+        _require("schedule", weight_decay=(self.weight_decay, 0))
+        if not self.frozen_epochs + self.epochs:
+            raise ConfigError("schedule: expected frozen_epochs or epochs of 1 or more, found 0 of both")
+
 
 @dataclass(frozen=True, slots=True)
 class HashRunSettings:
@@ -67,16 +91,42 @@ class HashRunSettings:
     lora: LoraOverrides = field(default_factory=LoraOverrides)
     schedule: HashSchedule = field(default_factory=HashSchedule)
 
+    def __post_init__(self) -> None:
+        if self.n_bits not in WIDTHS:
+            raise ConfigError(f"n_bits: expected {', '.join(map(str, WIDTHS))}, found {self.n_bits}")
+
 
 SECTIONS = {"objective": HashObjective, "lora": LoraOverrides, "schedule": HashSchedule}
 
 
 def _build(kind: type, values: dict[str, Any], where: str) -> Any:
-    known = {each.name for each in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - known)
+    fields = {each.name: each for each in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; expected one of {', '.join(sorted(known))}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; expected one of {', '.join(sorted(fields))}")
+    for name, value in values.items():
+        default = fields[name].default
+        if fields[name].default_factory is dataclasses.MISSING and not _is_like(value, default):
+            wanted = "text" if default is dataclasses.MISSING else f"a value like {default!r}"
+            wanted = "a list" if isinstance(default, tuple) else wanted
+            raise ConfigError(f"{where} {name}: expected {wanted}, found {value!r}")
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _is_like(value: object, default: object) -> bool:
+    """Whether a value of a preset is of the kind of its default: TOML says 16 where 16.0 is meant, but never "16" or true."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and math.isfinite(value)
+    if isinstance(default, int):
+        return isinstance(value, int)
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple)
+    return isinstance(value, str)
 
 
 def hash_settings_from(values: dict[str, Any], where: str) -> HashRunSettings:
@@ -91,11 +141,14 @@ def hash_settings_from(values: dict[str, Any], where: str) -> HashRunSettings:
         if key not in values:
             raise ConfigError(f"{where}: expected the key {key}, found none")
     settings: HashRunSettings = _build(HashRunSettings, values, where)
+    wide = [bits for bits in settings.objective.prefixes if bits >= settings.n_bits]
+    if wide:
+        raise ConfigError(
+            f"{where} prefixes: expected fewer bits than the {settings.n_bits} of the code, found {wide[0]}"
+        )
     unknown = sorted(set(settings.prompts) - set(FORMATS))
     if unknown:
         raise ConfigError(f"{where} prompts: expected some of {', '.join(FORMATS)}, found {unknown[0]!r}")
-    if settings.n_bits not in (16, 32, 64, 128, 192, 256):
-        raise ConfigError(f"{where} n_bits: expected 16, 32, 64, 128, 192 or 256, found {settings.n_bits}")
     return settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -93,16 +94,17 @@ def varied(settings: HashRunSettings, over: str, value: str, seed: int) -> HashR
     settings = replace(settings, name=f"{settings.name}-{over}-{value}-{seed}".replace(" ", "-"), seed=seed)
     objective = settings.objective
     try:
-        if over == "lambda":
+        if over == "lambda" and math.isfinite(float(value)):
             return replace(settings, objective=replace(objective, diversity=float(value)))
         if over == "bits":
             return replace(settings, n_bits=int(value))
         if over == "rank" and int(value) >= 0:
             rank = int(value)
-            epochs = settings.schedule.epochs + settings.schedule.frozen_epochs
-            frozen = replace(settings.schedule, frozen_epochs=epochs, epochs=0)
-            lora = replace(settings.lora, rank=rank, alpha=float(rank))
-            return replace(settings, lora=lora) if rank else replace(settings, schedule=frozen)
+            if not rank:
+                epochs = settings.schedule.epochs + settings.schedule.frozen_epochs
+                frozen = replace(settings.schedule, frozen_epochs=epochs, epochs=0)
+                return replace(settings, schedule=frozen)
+            return replace(settings, lora=replace(settings.lora, rank=rank, alpha=float(rank)))
     except ValueError:
         raise UsageError(f"sweep over {over}: expected a number, found {value!r}") from None
     if over == "targets" and value in TARGETS:

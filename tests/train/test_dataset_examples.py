@@ -115,6 +115,44 @@ def test_wrong_settings_are_refused():
         read_hash_preset("nothing")
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("schedule", "batch", "12", r"batch: expected a value like 256, found '12'"),
+        ("schedule", "batch", 1, r"batch: expected 2 or more, found 1"),
+        ("schedule", "bf16", 1, r"bf16: expected a value like True, found 1"),
+        ("schedule", "rate", float("nan"), r"rate: expected a value like 0\.001, found nan"),
+        ("schedule", "epochs", -1, r"epochs: expected 0 or more, found -1"),
+        ("schedule", "checkpoint_every", 0, r"checkpoint_every: expected 1 or more, found 0"),
+        ("schedule", "part", -3, r"part: expected 0 or more, found -3"),
+        ("lora", "rank", 0, r"rank: expected 1 or more, found 0"),
+        ("lora", "dropout", 1.0, r"dropout: expected less than 1, found 1\.0"),
+        ("objective", "diversity", "a", r"diversity: expected a value like 0\.2, found 'a'"),
+        ("objective", "prefixes", [64, 128], r"prefixes: expected fewer bits than the 128 of the code, found 128"),
+        ("", "prompts", "scientific", r"prompts: expected a list, found 'scientific'"),
+        ("", "n_bits", 17, r"n_bits: expected 16, 32, 64, 128, 192, 256, found 17"),
+        ("", "large_head", "yes", r"large_head: expected a value like False, found 'yes'"),
+        ("", "name", 3, r"name: expected text, found 3"),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_run_can_have_is_told_before_it_begins(section, key, value, said):
+    values = {"name": "x", "encoder": "starter", "n_bits": 128}
+    if section:
+        values[section] = {key: value}
+    else:
+        values[key] = value
+    with pytest.raises(ConfigError, match=r"x\.toml.*" + said):
+        hash_settings_from(values, "x.toml")
+
+
+def test_whole_numbers_stand_for_decimals_and_a_run_has_epochs():
+    values = {"name": "x", "encoder": "starter", "lora": {"alpha": 8}, "schedule": {"rate": 1}}
+    assert hash_settings_from(values, "x.toml").lora.alpha == 8
+    none = {**values, "schedule": {"epochs": 0, "frozen_epochs": 0}}
+    with pytest.raises(ConfigError, match="expected frozen_epochs or epochs of 1 or more, found 0 of both"):
+        hash_settings_from(none, "x.toml")
+
+
 def test_the_command_wants_a_data_set(tmp_path, capsys):
     assert main(["hash", "--preset", "bioclip", "--out", str(tmp_path)]) == 2
     assert "give --dataset" in capsys.readouterr().err
