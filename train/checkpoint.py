@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from edge.errors import FieldcubeError
 from train.model import AudioEncoder, HashCoder
 from train.settings import RunSettings, settings_from
+from train.tensor_file import write_tensors
 
 FORMAT_VERSION = 1
 DEFAULT = Path(__file__).parent / "starter" / "starter.safetensors"
@@ -59,18 +59,13 @@ def save_checkpoint(
     kept = {}
     for name, tensor in tensors.items():
         is_weight = tensor.is_floating_point() and not name.endswith(("running_mean", "running_var"))
-        kept[name] = (tensor.half() if is_weight else tensor).detach().contiguous().cpu()
+        kept[name] = tensor.half() if is_weight else tensor
     metadata = {
         "format_version": str(FORMAT_VERSION),
         "settings": json.dumps(asdict(settings)),
         "notes": json.dumps(asdict(notes), ensure_ascii=False),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    save_file(kept, temporary, metadata=metadata)
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    write_tensors(path, kept, metadata)
 
 
 def load_checkpoint(path: Path = DEFAULT) -> Checkpoint:

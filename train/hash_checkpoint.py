@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from train.checkpoint import CheckpointError
+from train.features import weights_digest
 from train.hash_settings import HashRunSettings, hash_settings_from
 from train.lora import Adapters, LoraError, add_adapters, merge, patched_state
 from train.model import HashCoder
+from train.run_state import require_finite
+from train.tensor_file import write_tensors
 from train.towers import TowerPair, open_towers
 
 FORMAT_VERSION = 1
@@ -31,6 +33,7 @@ class HashNotes:
     licence: str
     data: str
     train_run: str
+    towers: str = ""  # towers_digest of the pretrained weights; "" = not told, by a run of before it was kept
     patch_alpha: float = 1.0  # 1 = the merged weights, 0 = the pretrained ones
 
 
@@ -45,6 +48,11 @@ class HashCheckpoint:
     notes: HashNotes
     sha256: str
     merge_difference: float  # the largest relative difference of an output, merged against with adapters
+
+
+def towers_digest(pair: TowerPair) -> str:
+    """Digits that change with the weights of either tower."""
+    return f"{weights_digest(pair.observation)}-{weights_digest(pair.text)}"
 
 
 def targets_of(pair: TowerPair, settings: HashRunSettings) -> tuple[str, str]:
@@ -72,36 +80,31 @@ def save_hash_checkpoint(
     settings: HashRunSettings,
     notes: HashNotes,
 ) -> None:
-    """Write (observation's, text's) heads and adapters; adapters None: the towers stayed frozen. Atomic."""
+    """Write (observation's, text's) heads and adapters; adapters None: the towers stayed frozen. Atomic.
+
+    Raises RunStateError for weights that are no longer numbers.
+    """
     tensors: dict[str, Tensor] = {}
     for name, head in zip(("observation_head", "text_head"), heads, strict=True):
         tensors |= {f"{name}.{k}": v for k, v in head.state_dict().items()}
     if adapters is not None:
         for name, each in zip(("observation", "text"), adapters, strict=True):
             tensors |= {f"{name}.{k}": v for k, v in each.state().items()}
+    require_finite(tensors, settings.name)
     metadata = {
         "format_version": str(FORMAT_VERSION),
         "kind": "hash",
         "settings": json.dumps(asdict(settings)),
         "notes": json.dumps(asdict(notes), ensure_ascii=False),
     }
-    _write(path, tensors, metadata)
+    write_tensors(path, tensors, metadata)
 
 
 def with_patch(path: Path, alpha: float, out: Path) -> None:
     """Write a checkpoint again with other patching: 0 = the pretrained towers, 1 = with the adapters merged. Heads stay. Atomic."""
     _, tensors, metadata = _read(path)
     notes = {**json.loads(metadata["notes"]), "patch_alpha": alpha}
-    _write(out, tensors, {**metadata, "notes": json.dumps(notes, ensure_ascii=False)})
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary, metadata=metadata)
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    write_tensors(out, tensors, {**metadata, "notes": json.dumps(notes, ensure_ascii=False)})
 
 
 def is_hash_checkpoint(path: Path) -> bool:
@@ -144,11 +147,19 @@ def load_hash_checkpoint(path: Path, encoder: str | None = None) -> HashCheckpoi
         encoder: where the towers are now, where that is not what the run was told.
 
     Raises:
-        CheckpointError: no such file, another format, tensors that do not fit; TowerError: the towers cannot be opened.
+        CheckpointError: no such file, another format, tensors that do not fit, towers with other weights than those that the run
+            began with; TowerError: the towers cannot be opened.
     """
     settings, tensors, metadata = _read(path)
     notes = HashNotes(**json.loads(metadata["notes"]))
-    pair = open_towers(encoder or settings.encoder)
+    source = encoder or settings.encoder
+    pair = open_towers(source)
+    found = towers_digest(pair)
+    if notes.towers not in ("", found):
+        raise CheckpointError(
+            f"{path}: expected the towers that it was trained on (weights {notes.towers}), found others in {source} ({found}); "
+            "give --encoder with the weights that the run began with"
+        )
     heads = [HashCoder(pair.n_features, settings.n_bits, settings.large_head) for _ in range(2)]
     try:
         for head, name in zip(heads, ("observation_head", "text_head"), strict=True):

@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from edge.errors import ConfigError
+from train.data import DataError
 from train.distributed import average_gradients, n_processes, rank, wait
 from train.examples import Examples, fingerprint
 from train.features import CacheSettings, cached_pairs, sentence_features
 from train.gauges import BitGauges, bit_gauges
-from train.hash_checkpoint import HashNotes, save_hash_checkpoint, with_adapters
+from train.hash_checkpoint import HashNotes, save_hash_checkpoint, towers_digest, with_adapters
 from train.hash_model import HashModel
 from train.hash_settings import HashRunSettings
 from train.head_fitting import GAUGED, cosine_rate, draw_sentences, epoch_order, fit_heads, report
@@ -90,17 +91,23 @@ def train_hash(
     """Train to the end of the schedule, or go on from `out`/state.safetensors; returns the checkpoint's path.
 
     Raises:
-        ConfigError: a batch that the processes cannot share; RunStateError: `out` holds another run.
+        ConfigError: a batch that the processes cannot share; DataError: less than two items for each of them; RunStateError: `out`
+            holds another run, or numbers ran out of range.
     """
     s = settings.schedule
     if s.batch % n_processes():
         raise ConfigError(
             f"schedule batch: expected a multiple of the {n_processes()} processes, found {s.batch}"
         )
+    if len(examples.classes) < 2 * n_processes():
+        raise DataError(
+            f"data set {examples.name}: expected two items or more for each process, found {len(examples.classes)}"
+        )
     out.mkdir(parents=True, exist_ok=True)
     for tower in (pair.observation, pair.text):
         tower.to(device).eval().requires_grad_(False)
         keep_front_end_exact(tower, device)
+    towers = towers_digest(pair)
     torch.manual_seed(settings.seed)
     model = HashModel(pair, settings.n_bits, settings.large_head).to(device)
     state_file = out / "state.safetensors"
@@ -117,6 +124,7 @@ def train_hash(
             pair.licence,
             f"{examples.name}: {len(examples.classes)} items, {n_classes} classes",
             f"preset {settings.name}, seed {settings.seed}, {s.frozen_epochs} + {s.epochs} epochs of batch {s.batch}, {settings.objective.kind}",
+            towers,
         )
         save_hash_checkpoint(path, (model.observation_head, model.text_head), adapters, settings, notes)
         logger.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)

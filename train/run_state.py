@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,10 +21,23 @@ class RunStateError(FieldcubeError):
     """A state file that this run cannot go on from."""
 
 
+def require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise RunStateError where a training ran out of range: its codes would all be 0."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise RunStateError(
+                f"{where}: expected finite weights, found others in {name}; lower the rate, or set bf16 = false, and give another --out"
+            )
+
+
 def save_state(
     path: Path, tensors: dict[str, Tensor], settings: RunSettings, data_id: str, step: int
 ) -> None:
-    """Write a safetensors file with its step and settings, atomically."""
+    """Write a safetensors file with its step and settings, atomically.
+
+    Raises RunStateError for weights that are no longer numbers: what was saved before stays.
+    """
+    require_finite(tensors, f"step {step}")
     temporary = path.with_suffix(".partial")
     metadata = {"step": str(step), "settings": json.dumps(asdict(settings)), "data": data_id}
     save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.train.tiny_hashing import N_BITS, Noise, tiny_pair, tiny_run
+from tests.train.tiny_hashing import N_BITS, N_FEATURES, SETTINGS, Noise, tiny_pair, tiny_run
 from train import hash_checkpoint
 from train.checkpoint import CheckpointError
-from train.hash_checkpoint import HashNotes, is_hash_checkpoint, load_hash_checkpoint, with_patch
+from train.hash_checkpoint import (
+    HashNotes,
+    is_hash_checkpoint,
+    load_hash_checkpoint,
+    save_hash_checkpoint,
+    with_patch,
+)
+from train.model import HashCoder
+from train.run_state import RunStateError, load_state, save_state
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +91,56 @@ def test_adapters_of_other_towers_are_refused(run, monkeypatch):
         return pair
 
     monkeypatch.setattr(hash_checkpoint, "open_towers", smaller)
+    monkeypatch.setattr(hash_checkpoint, "towers_digest", lambda _: load_hash_notes(run).towers)
     with pytest.raises(CheckpointError, match="expected tensors that fit none"):
         load_hash_checkpoint(run)
+
+
+def test_towers_of_other_weights_are_refused(run, monkeypatch):
+    def tuned(source):
+        pair = tiny_pair()
+        with torch.no_grad():
+            pair.text.blocks[1].linear.bias += 0.01
+        return pair
+
+    monkeypatch.setattr(hash_checkpoint, "open_towers", tuned)
+    with pytest.raises(
+        CheckpointError, match=r"expected the towers that it was trained on .* in none .*; give --encoder"
+    ):
+        load_hash_checkpoint(run)
+
+
+def test_a_file_has_the_same_bytes_every_time(run, tmp_path):
+    paths = [tmp_path / f"{i}.safetensors" for i in range(6)]  # the library shuffles metadata
+    for path in paths:
+        with_patch(run, 1.0, path)
+    assert {path.read_bytes() for path in paths} == {run.read_bytes()}
+    assert load_file(paths[0]).keys() == load_file(run).keys()
+    with_patch(run, 0.5, paths[0])
+    assert paths[0].read_bytes() != run.read_bytes()
+
+
+def test_weights_that_are_no_numbers_are_not_written(tmp_path):
+    pair = tiny_pair()
+    heads = [HashCoder(N_FEATURES, N_BITS) for _ in range(2)]
+    with torch.no_grad():
+        heads[1].bits.weight[0, 0] = torch.nan
+    with pytest.raises(
+        RunStateError,
+        match=r"expected finite weights, found others in text_head\.bits\.weight; lower the rate",
+    ):
+        save_hash_checkpoint(tmp_path / "x", tuple(heads), None, SETTINGS, HashNotes("", "", "", ""))
+    adapters = hash_checkpoint.with_adapters(pair, SETTINGS)[0].state()
+    save_state(tmp_path / "state", adapters, SETTINGS, "id", 3)
+    next(iter(adapters.values()))[0] = torch.inf
+    with pytest.raises(RunStateError, match="step 4: expected finite weights"):
+        save_state(tmp_path / "state", adapters, SETTINGS, "id", 4)
+    assert load_state(tmp_path / "state", SETTINGS, "id", "cpu")[1] == 3
+
+
+def load_hash_notes(path: Path) -> HashNotes:
+    with safe_open(path, "pt") as stream:
+        return HashNotes(**json.loads(stream.metadata()["notes"]))
 
 
 def test_the_run_says_where_the_towers_are_now(run, monkeypatch):

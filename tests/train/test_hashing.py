@@ -15,6 +15,7 @@ from edge.errors import ConfigError
 from tests.train.test_distributed import run_processes
 from tests.train.tiny_hashing import N_ITEMS, ONE_STEP, SETTINGS, Noise, Observation, tiny_pair, tiny_run
 from train import hashing
+from train.data import DataError
 from train.distributed import n_processes
 from train.examples import fingerprint
 from train.features import CacheSettings, cached_pairs, weights_digest
@@ -238,6 +239,12 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, monkeypatch):
     assert n_processes() == 1
     monkeypatch.setattr(hashing, "n_processes", lambda: 3)
     with pytest.raises(ConfigError, match="multiple of the 3 processes, found 8"):
+        tiny_run(tmp_path, tmp_path)
+
+
+def test_one_item_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Noise, "classes", np.zeros(1, dtype=np.int64))
+    with pytest.raises(DataError, match="expected two items or more for each process, found 1"):
         tiny_run(tmp_path, tmp_path)
 
 
