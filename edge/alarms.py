@@ -180,7 +180,8 @@ class Alarms:
         if not path.is_file():
             return list(self.queries)
         try:
-            with np.load(path, allow_pickle=False) as file:
+            content = io.BytesIO(path.read_bytes())  # np.load leaves a damaged file open
+            with np.load(content, allow_pickle=False) as file:
                 found = (int(file["version"]), str(file["code_space"]), float(file["hop_s"]))
                 wanted = (STATE_VERSION, self._code_space, self._hop_s)
                 if found != wanted:
