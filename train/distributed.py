@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+PATIENCE = timedelta(
+    hours=4
+)  # while one process lays the features of millions of items into a file, the others wait
 
 
 def is_distributed() -> bool:
@@ -33,7 +38,7 @@ def n_processes() -> int:
 def join(device: str) -> str:
     """Join the other processes where torchrun started this one (nccl on GPUs, gloo on CPUs); returns this process's own device."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     if device == "cuda" and is_distributed():
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from edge.bundle import AudioInput, ImageInput
 from edge.errors import UsageError
 from train.data import DataError
-from train.dataset_examples import audio_view, picture_view
+from train.dataset_examples import audio_view, digest_of, picture_view
 from train.datasets import Dataset, Species, load_audio, load_image, prompts_of
 from train.datasets.prompts import FORMATS
 from train.evaluate_codes import Features, Head
@@ -42,8 +41,7 @@ class AllItems:
                 f"data set {dataset.name}: expected {modality} for this encoder, found {dataset.modality}"
             )
         self.items, self.takes = dataset.items, takes
-        parts = "\n".join(f"{i.content.name} {i.start_s} {i.duration_s}" for i in dataset.items)
-        self.name = f"{dataset.name} {hashlib.sha256(parts.encode()).hexdigest()[:12]}"
+        self.name = f"{dataset.name} {digest_of(dataset.items)}"
         self.classes: NDArray[np.int64] = np.zeros(len(dataset.items), dtype=np.int64)
         self.sentences: tuple[str, ...] = ("an observation",)
         self.sentence_classes: NDArray[np.int64] = np.zeros(1, dtype=np.int64)

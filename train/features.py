@@ -55,10 +55,12 @@ def cached_pairs(
 ) -> CachedPairs:
     """Features of every view and sentence, the views as a memory map of one file in `folder`.
 
-    The file's name holds digests of the towers' weights and of the data, so that a changed one is never read for another.
+    The file's name holds digests of the tower (weights, and how its inputs are made) and of the data (fingerprint), so that one is not
+    read for another.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    key = f"{pair.name}-{weights_digest(pair.observation)}-{fingerprint(examples)}-{settings.seed}-{int(settings.bf16)}"
+    tower = hashlib.sha256(f"{weights_digest(pair.observation)} {pair.input}".encode()).hexdigest()[:8]
+    key = f"{pair.name}-{tower}-{fingerprint(examples)}-{settings.seed}-{int(settings.bf16)}"
     file = folder / f"{key}-{settings.views}views.npy"
     if not file.is_file():
         blocks = [
@@ -66,17 +68,16 @@ def cached_pairs(
             for view in range(settings.views)
             for first in range(0, len(examples.classes), BLOCK)
         ]
-        own = blocks[rank() :: n_processes()]
-        for view, first in tqdm(own, desc="features", unit="block", disable=None if len(own) > 1 else True):
-            part = folder / f"{key}-view{view}-{first}.npy"
-            if not part.is_file():
-                _save(
-                    part,
-                    _block_features(pair, _Block(examples, view, first, settings.seed), settings, device),
-                )
+        parts = {block: folder / f"{key}-view{block[0]}-{block[1]}.npy" for block in blocks}
+        missing = [block for block in blocks if not parts[block].is_file()]
+        wait()  # until every process has looked: what a killed run left to do is shared evenly
+        own = missing[rank() :: n_processes()]
+        for block in tqdm(own, desc="features", unit="block", disable=None if len(own) > 1 else True):
+            inputs = _Block(examples, *block, settings.seed)
+            _save(parts[block], _block_features(pair, inputs, settings, device))
         wait()
         if rank() == 0:
-            _join(file, folder, key, blocks, settings.views, len(examples.classes))
+            _join(file, parts, settings.views, len(examples.classes))
     wait()
     text = sentence_features(pair, examples.sentences, device)
     return CachedPairs(np.load(file, mmap_mode="r"), examples.classes, text, examples.sentence_classes)
@@ -123,20 +124,17 @@ def _save(file: Path, array: NDArray[np.float32]) -> None:
     temporary.replace(file)
 
 
-def _join(
-    file: Path, folder: Path, key: str, blocks: list[tuple[int, int]], n_views: int, n_items: int
-) -> None:
-    """Lay blocks into one file, [n_views, n_items, n_features], and remove them."""
-    parts = [folder / f"{key}-view{view}-{first}.npy" for view, first in blocks]
-    n_features = np.load(parts[0], mmap_mode="r").shape[1]
+def _join(file: Path, parts: dict[tuple[int, int], Path], n_views: int, n_items: int) -> None:
+    """Lay blocks (view, first item) into one file, [n_views, n_items, n_features], and remove them."""
+    n_features = np.load(next(iter(parts.values())), mmap_mode="r").shape[1]
     temporary = file.with_suffix(".partial")
     whole = np.lib.format.open_memmap(temporary, "w+", np.float32, (n_views, n_items, n_features))
-    for (view, first), part in zip(blocks, parts, strict=True):
+    for (view, first), part in parts.items():
         block = np.load(part)
         whole[view, first : first + len(block)] = block
     whole.flush()
     del whole
     temporary.replace(file)
-    for part in parts:
+    for part in parts.values():
         part.unlink()
     logger.info("cached features of %d items in %s", n_items, file)

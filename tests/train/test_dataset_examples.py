@@ -21,12 +21,22 @@ WINDOW = AudioInput(100, 50)
 SQUARE = ImageInput(8, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "shortest-side-bicubic-centre-crop")
 
 
+class Content:
+    """A file that is not there."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.content = name, b"sound"
+
+    def read(self) -> bytes:
+        return self.content
+
+
 def data_set(*species: tuple[str, ...]) -> SimpleNamespace:
     return SimpleNamespace(
         name="set",
         modality="audio",
         items=[
-            SimpleNamespace(species=each, content=SimpleNamespace(name=f"/folder/{i}.wav"), start_s=None)
+            SimpleNamespace(species=each, content=Content(f"/folder/{i}.wav"), start_s=None, duration_s=None)
             for i, each in enumerate(species)
         ],
         species={key: key for key in "abc"},
@@ -42,12 +52,16 @@ def test_items_of_one_species_train_and_sentences_follow_their_class():
     assert examples.sentence_classes.tolist() == [0, 0, 1, 1]
 
 
-def test_the_name_follows_the_files():
-    first, same, other = (data_set(("a",), ("b",)) for _ in range(3))
+def test_the_name_follows_the_files_and_what_is_in_them():
+    first, same, named, part, filled = (data_set(*(("a",) for _ in range(20))) for _ in range(5))
     same.items[0].content.name = "/elsewhere/0.wav"
-    other.items[0].content.name = "/folder/7.wav"
-    names = [DatasetExamples(each, WINDOW, lambda s: (s,)).name for each in (first, same, other)]
-    assert names[0] == names[1] != names[2]
+    named.items[0].content.name = "/folder/70.wav"
+    part.items[3].duration_s = 2.0
+    for item in filled.items:
+        item.content.content = b"other sound"
+    names = [DatasetExamples(s, WINDOW, lambda s: (s,)).name for s in (first, same, named, part, filled)]
+    assert names[0] == names[1]
+    assert len(set(names)) == 4
 
 
 def test_a_data_set_that_cannot_train_is_refused():

@@ -11,9 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edge.bundle import AudioInput
 from edge.errors import ConfigError
 from tests.train.test_distributed import run_processes
-from tests.train.tiny_hashing import N_ITEMS, ONE_STEP, SETTINGS, Noise, Observation, tiny_pair, tiny_run
+from tests.train.tiny_hashing import (
+    N_ITEMS,
+    N_SAMPLES,
+    ONE_STEP,
+    SETTINGS,
+    Noise,
+    Observation,
+    tiny_pair,
+    tiny_run,
+)
 from train import hashing
 from train.data import DataError
 from train.distributed import n_processes
@@ -87,6 +97,23 @@ def test_a_run_killed_while_it_caches_goes_on_at_the_next_block(tmp_path, monkey
     assert [each.suffix for each in tmp_path.iterdir()] == [".npy"]  # the blocks are gone
 
 
+def test_what_is_left_of_a_cache_is_shared_evenly(tmp_path, monkeypatch):
+    monkeypatch.setattr("train.features.BLOCK", 16)
+    cached_pairs(tiny_pair(), Noise(), CacheSettings(1, 3), tmp_path / "whole", "cpu")
+    whole = np.load(next((tmp_path / "whole").iterdir()))
+    name = next((tmp_path / "whole").iterdir()).name.removesuffix("-1views.npy")
+    left = tmp_path / "left"
+    left.mkdir()
+    for first in (0, 16, 32):  # the first of two views was done when the run was killed
+        np.save(left / f"{name}-view0-{first}.npy", whole[0, first : first + 16])
+    monkeypatch.setattr("train.features.n_processes", lambda: 2)
+    monkeypatch.setattr("train.features.rank", lambda: 1)
+    examples = Noise()
+    with pytest.raises(FileNotFoundError):  # the first process, which lays the blocks together, is not there
+        cached_pairs(tiny_pair(), examples, CacheSettings(2, 3), left, "cpu")
+    assert examples.n_loaded == 16  # the second of the three blocks that are left
+
+
 def test_a_finished_cache_is_read_and_other_weights_have_another(tmp_path):
     settings, pair = CacheSettings(1, 3), tiny_pair()
     cached_pairs(pair, Noise(), settings, tmp_path, "cpu")
@@ -98,6 +125,8 @@ def test_a_finished_cache_is_read_and_other_weights_have_another(tmp_path):
     pairs = cached_pairs(pair, again, settings, tmp_path, "cpu")
     assert again.n_loaded == N_ITEMS
     expected = pair.observation(torch.stack([again.load(i, None) for i in range(N_ITEMS)]))
+    cached_pairs(replace(pair, input=AudioInput(2000, N_SAMPLES)), again, settings, tmp_path, "cpu")
+    assert again.n_loaded == 3 * N_ITEMS  # one of these was `expected`
     np.testing.assert_allclose(pairs.observation[0], expected.detach(), rtol=1e-5, atol=1e-6)
 
 
