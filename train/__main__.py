@@ -151,6 +151,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FieldcubeError as error:
         print(f"train: error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a folder that is a file, no right to write, a full disk
+        told = error.strerror or str(error)
+        print(
+            f"train: error: {error.filename or 'file'}: expected to read or write it, found: {told}",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("train: stopped; run the same command again to go on from the last saved step", file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ from edge.errors import UsageError
 EPILOG = """\
 examples:
   python -m train evaluate --bundle edge/starter --data ../data --json figures.json
-  python -m train evaluate --checkpoint run/hash.safetensors --dataset inatsounds:/data/inatsounds?split=val \\
+  python -m train evaluate --checkpoint run/hash.safetensors --dataset "inatsounds:/data/inatsounds?split=val" \\
       --ood birdset:/data/HSN --ood birdset:/data/SSW --baseline inatsounds:/data/inatsounds --csv out.csv --plot out.png
   python -m train evaluate --encoder bioclip --dataset inquire:/data/inquire --csv out.csv
 """
@@ -60,7 +60,7 @@ def add_parser(commands: Any) -> None:
     )
     codes.add_argument("--csv", type=Path, help="write every figure here")
     codes.add_argument("--plot", type=Path, help="draw mAP against bits here")
-    codes.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default %(default)s)")
+    codes.add_argument("--device", default="auto", help="(default: cuda where there is one)")
     codes.add_argument(
         "--cache",
         type=Path,
@@ -93,6 +93,7 @@ def evaluate_towers(arguments: argparse.Namespace) -> int:
     """Measure towers and codes, print them beside the paper's, write CSV and plot."""
     from train.datasets import open_dataset
     from train.evaluate_towers import Settings, fusion_rows, open_run, rows_of, with_baselines
+    from train.hash_command import device_of
     from train.rows import flat, knees, paper_tables, plot_bits, summary, write_csv
 
     if not arguments.dataset:
@@ -101,9 +102,11 @@ def evaluate_towers(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "evaluate: expected --fuse-checkpoint and --fuse-dataset together, found one of them"
         )
-    settings = Settings(
-        arguments.cache, arguments.device, arguments.top, arguments.orders, tuple(arguments.prompts)
-    )
+    for name, value in (("--top", arguments.top), ("--orders", arguments.orders)):
+        if value < 1:
+            raise UsageError(f"evaluate: expected {name} of 1 or more, found {value}")
+    device, prompts = device_of(arguments.device), tuple(arguments.prompts)
+    settings = Settings(arguments.cache, device, arguments.top, arguments.orders, prompts)
     run = open_run(arguments.checkpoint, arguments.encoder)
     if arguments.baseline:
         run = with_baselines(run, arguments.baseline, settings)

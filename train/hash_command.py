@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EPILOG = """examples:
   python -m train hash --preset bioclip --dataset inat21:/data/inat21/train_mini.json --out runs/bioclip
   python -m train hash --preset biolingual --encoder clap:/models/biolingual --dataset "inatsounds:/data/inatsounds?split=train" --out runs/sounds
-  torchrun --nproc-per-node 8 -m train hash --preset bioclip_2 --dataset "webdataset:/data/shards-{000..499}.tar" --out runs/shards
+  torchrun --nproc-per-node 8 -m train hash --preset bioclip_2 --dataset "webdataset:/data/shards-{000000..000499}.tar" --out runs/shards
 
 Run the same command again to go on where it stopped. The batch of the preset is shared by all processes."""
 
@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
         "--encoder", help="bioclip, biolingual, open_clip:..., clap:... (default: the preset's)"
     )
     parser.add_argument(
-        "--dataset", help="inat21:/path/train_mini.json, folder:/path/labels.csv, ... (docs/data.md)"
+        "--dataset", help="inat21:/path/train_mini.json, folder:/path/labels.csv, ... (docs/formats.md)"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run: state, hash.safetensors")
     parser.add_argument(
@@ -68,12 +68,18 @@ def examples_of(spec: str, pair: TowerPair, prompts: Sequence[str] = ()) -> Exam
 
 
 def device_of(name: str) -> str:
-    """The device that is meant: `auto` is CUDA where there is one."""
+    """The device that is meant: `auto` is CUDA where there is one. Raises UsageError for one that is not there."""
     import torch
 
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    from edge.errors import UsageError
+
+    numbered = [f"cuda:{i}" for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
+    there = ["cpu", *(["cuda"] if numbered else []), *numbered]
+    if name == "auto":
+        return "cuda" if numbered else "cpu"
+    if name not in there:
+        raise UsageError(f"--device: expected one of auto, {', '.join(there)}, found {name!r}")
+    return name
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -101,7 +101,8 @@ def mean_and_spread(numbers: Sequence[float]) -> tuple[float, float]:
 def table_of(outcomes: Sequence[Outcome]) -> Table:
     """Every value's mean and spread over the seeds, percent."""
     seeds = len({o.seed for o in outcomes})
-    table = Table(title=f"sweep over {outcomes[0].over}, {seeds} seed(s), mean ± standard deviation, percent")
+    told = f"{seeds} seeds, mean ± standard deviation" if seeds > 1 else "1 seed: its spread is not known"
+    table = Table(title=f"sweep over {outcomes[0].over}, {told}, percent")
     for column in (outcomes[0].over, "representation", "bits"):
         table.add_column(column)
     shown = ("map_1000_retrieved", "map_1000_relevant", "precision_1", "zero_shot", "distinct")
@@ -111,7 +112,8 @@ def table_of(outcomes: Sequence[Outcome]) -> Table:
         cells = []
         for name in shown:
             mean, spread = mean_and_spread([getattr(o, name) for o in own])
-            cells.append("-" if np.isnan(mean) else f"{100 * mean:.2f} ± {100 * spread:.2f}")
+            shown_spread = f" ± {100 * spread:.2f}" if seeds > 1 else ""
+            cells.append("-" if np.isnan(mean) else f"{100 * mean:.2f}{shown_spread}")
         table.add_row(value, representation, str(own[0].n_bits or "-"), *cells)
     return table
 

@@ -26,7 +26,7 @@ CACHE = Path.home() / ".cache" / "fieldcube" / "features"
 EPILOG = """\
 examples:
   python -m train sweep --over lambda --preset bioclip --dataset inat21:/data/train_mini.json --test inat24:/data/val.json --plot lambda.png
-  python -m train sweep --over rank --values 0 8 16 --encoder biolingual --dataset inatsounds:/data?split=train --out runs/rank
+  python -m train sweep --over rank --values 0 8 16 --encoder biolingual --dataset "inatsounds:/data?split=train" --out runs/rank
   python -m train sweep --over objective --encoder starter --dataset folder:/data/labels.csv --seeds 1 2 3 --csv objective.csv
 """
 
@@ -52,7 +52,7 @@ def add_parser(commands: Any) -> None:
     )
     sweep.add_argument("--csv", type=Path, help="write every figure here")
     sweep.add_argument("--plot", type=Path, help="draw mAP against the values here")
-    sweep.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default %(default)s)")
+    sweep.add_argument("--device", default="auto", help="(default: cuda where there is one)")
     sweep.add_argument("--cache", type=Path, default=CACHE, help="features (default %(default)s)")
     sweep.set_defaults(run=run_sweep)
     test = commands.add_parser(
@@ -137,6 +137,7 @@ def bench_of(settings: HashRunSettings, arguments: argparse.Namespace) -> Bench:
     from train.dataset_examples import DatasetExamples
     from train.datasets import open_dataset
     from train.evaluation_data import wordings_of
+    from train.hash_command import device_of
     from train.questions import questions_of
     from train.sweep_trials import Bench
     from train.towers import open_towers
@@ -152,7 +153,7 @@ def bench_of(settings: HashRunSettings, arguments: argparse.Namespace) -> Bench:
         held_out,
         arguments.out,
         arguments.cache,
-        arguments.device,
+        device_of(arguments.device),
     )
 
 
@@ -189,6 +190,13 @@ def run_overfit(arguments: argparse.Namespace) -> int:
 
     if bool(arguments.encoder) != bool(arguments.dataset):
         raise UsageError("overfit: expected --encoder and --dataset together, found one of them")
+    for name, value, least in (
+        ("pairs", arguments.pairs, 2),
+        ("bits", arguments.bits, 1),
+        ("epochs", arguments.epochs, 1),
+    ):
+        if value < least:
+            raise UsageError(f"overfit: expected --{name} of {least} or more, found {value}")
     pairs = pairs_of_species(arguments) if arguments.encoder else random_pairs(arguments.pairs)
     objective = HashObjective(kind=arguments.objective)
     found: Overfit = overfit(pairs, arguments.bits, objective, arguments.epochs)

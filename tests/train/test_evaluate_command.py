@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from edge.errors import ConfigError, UsageError
 from tests.train.tiny_hashing import N_CLASSES, N_SAMPLES, SETTINGS, tiny_pair
 from train.__main__ import main
 from train.dataset_examples import DatasetExamples
@@ -118,6 +119,9 @@ def test_evaluate_fuses_two_recordings_of_the_same_events(run, tmp_path):
         ([], "expected --data (for a bundle)"),
         (["--encoder", "tiny"], "expected --dataset"),
         (["--encoder", "tiny", "--dataset", "x", "--fuse-dataset", "y"], "--fuse-dataset together"),
+        (["--encoder", "tiny", "--dataset", "x", "--orders", "0"], "--orders of 1 or more, found 0"),
+        (["--encoder", "tiny", "--dataset", "x", "--top", "0"], "--top of 1 or more, found 0"),
+        (["--encoder", "tiny", "--dataset", "x", "--device", "tpu"], "--device: expected one of auto, cpu"),
     ],
 )
 def test_evaluate_says_which_argument_is_missing(arguments, message, capsys):
@@ -197,7 +201,7 @@ def test_a_sweep_writes_a_row_for_each_value_seed_and_representation(run, tmp_pa
     widths = {r["value"]: r["n_bits"] for r in rows if r["representation"] == "binary"}
     assert over != "bits" or widths == {"16": "16", "64": "64"}
     assert (tmp_path / "s.png").exists()
-    assert "2 seed(s)" in capsys.readouterr().out
+    assert "2 seeds, mean" in capsys.readouterr().out
 
 
 def test_a_sweep_tells_a_wrong_value_before_it_trains(run, tmp_path, capsys):
@@ -264,6 +268,26 @@ def test_a_fifth_of_each_species_is_held_out_and_nothing_twice():
         i.content.name for i in items
     )
     assert split(Dataset("all", "audio", items, species))[1] == held_out
+
+
+@pytest.mark.parametrize("option", ["--pairs=1", "--bits=0", "--epochs=0"])
+def test_overfit_of_nothing_is_refused(option, capsys):
+    assert main(["overfit", option]) == 2
+    assert f"expected {option.partition('=')[0]} of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("over", "value"), [("lambda", "nan"), ("bits", "17"), ("rank", "-1")])
+def test_a_sweep_refuses_what_no_training_can_take(over, value):
+    with pytest.raises((UsageError, ConfigError), match=f"found '?{value}"):
+        varied(SETTINGS, over, value, 1)
+
+
+def test_a_folder_that_is_a_file_is_named(run, tmp_path, capsys):
+    near, _, checkpoint, _ = run
+    (tmp_path / "file").touch()
+    arguments = ["--checkpoint", str(checkpoint), "--dataset", near, "--cache", str(tmp_path / "file")]
+    assert main(["evaluate", *arguments]) == 1
+    assert f"{tmp_path / 'file'}: expected to read or write it, found: File exists" in capsys.readouterr().err
 
 
 def test_overfit_passes_with_enough_steps_and_fails_with_few(run, capsys):

@@ -56,7 +56,11 @@ def test_the_table_shows_mean_and_spread_over_seeds(outcomes):
     console.print(table_of(outcomes))
     text = console.file.getvalue()
     assert f"{mean:.2f} ± {spread:.2f}" in text
-    assert "3 seed(s)" in text
+    assert "3 seeds, mean ± standard deviation" in text
+    console.print(table_of([o for o in outcomes if o.seed == 0]))
+    alone = console.file.getvalue().removeprefix(text)
+    assert "1 seed: its spread is not known" in alone
+    assert "±" not in alone
     assert mean_and_spread([0.5]) == (0.5, 0.0)
 
 
