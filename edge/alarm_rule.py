@@ -102,6 +102,11 @@ class AlarmRule:
         self.background.learn(found * queries[:, None])
         self._set_thresholds()
 
+    def settle(self) -> None:
+        """Learn the windows since the last step, before the state is kept: a run may be shorter than a step."""
+        if self._step_bits:
+            self._learn_step()
+
     def refresh(self) -> None:
         """Set p-values and thresholds anew after the backgrounds were put back from a state."""
         self._tables = self._part_tables()

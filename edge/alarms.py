@@ -166,7 +166,8 @@ class Alarms:
         return stream.getvalue()
 
     def save(self, path: Path) -> None:
-        """Write the state, whole or not at all; a disk that is full is told and costs nothing but the state."""
+        """Write the state with all that was heard, whole or not at all; a disk that is full costs nothing else, and is told."""
+        self.rule.settle()
         try:
             write_file(path, self.state())
         except OSError as error:

@@ -55,6 +55,13 @@ def load_reference(bundle: Bundle) -> Reference | None:
             raise BundleError(
                 f"{file}: expected {name} uint8 ({length}, {n_bytes}), found {found.dtype} {found.shape}"
             )
+    n_sounds, n_texts = len(arrays["sounds"]), len(arrays["texts"])
+    for name in ("sound_event", "snr_db"):
+        if arrays[name].shape != (n_sounds,):
+            raise BundleError(f"{file}: expected {name} ({n_sounds},), found {arrays[name].shape}")
+    for number in np.unique(arrays["sound_text"]):
+        if not 0 <= number < n_texts:
+            raise BundleError(f"{file}: expected sound_text from 0 to {n_texts - 1}, found {number}")
     return Reference(
         arrays["background"],
         arrays["runs"].astype(np.int64),

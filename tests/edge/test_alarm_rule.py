@@ -213,6 +213,17 @@ def test_listening_teaches() -> None:
     assert made.limits[0] > before[0] + 15
 
 
+def test_windows_of_an_unfinished_step_are_learnt_before_the_state_is_kept() -> None:
+    made = rule()
+    for row in quiet(7, seed=2):
+        decide(made, *row)
+    assert made.background.n_windows == 0
+    made.settle()
+    assert made.background.n_windows == 7
+    made.settle()
+    assert made.background.n_windows == 7
+
+
 def test_a_rule_that_knows_nothing_is_silent() -> None:
     asked = [AlarmQuery(Statistic((0,)), 1000.0)]
     made = AlarmRule(asked, np.zeros((0, 1), np.int64), np.zeros(0, np.int64), HOP_S, N_BINS)
