@@ -24,7 +24,7 @@ if __name__ == "__main__":  # run as a file: the packages lie beside this folder
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from edge.bundle import Bundle
-from edge.errors import FieldcubeError
+from edge.errors import FieldcubeError, UsageError
 from export import sources, tower_command
 from export.assemble import Part, assemble, audio_part, release_of, text_part
 from export.graphs import audio_to_onnx, text_to_onnx
@@ -85,6 +85,16 @@ def parity_figures(rows: Sequence[ParityRow], n_windows: int) -> dict[str, objec
     }
 
 
+def require_no_tower_options(arguments: argparse.Namespace) -> None:
+    """Raise UsageError where an option of pretrained towers is given without any: nothing would follow it."""
+    for name in ("head", "texts", "dataset", "bits", "split_head"):
+        if getattr(arguments, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')}: expected --encoder or a checkpoint of `python -m train hash` beside it, "
+                f"found {arguments.checkpoint}, whose export has no such option"
+            )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -98,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if tower_command.is_asked_for(arguments):
             _tell(tower_command.export_towers(arguments, "onnx", console), console)
             return 0
+        require_no_tower_options(arguments)
         source = sources.load_source(arguments.checkpoint, arguments.data)
         with tempfile.TemporaryDirectory() as name:
             text, encode_text, rows, reference = export_text(source, Path(name), console)

@@ -32,7 +32,7 @@ from export.assemble import Part, assemble, audio_part, existing, release_of
 from export.graphs import DeployedAudio
 from export.parity import ParityRow, compare_audio, print_rows, require_parity
 from export.runtimes import EncodeSentence, onnx_text, tflite_observation
-from export.to_onnx import export_text, parity_figures
+from export.to_onnx import export_text, parity_figures, require_no_tower_options
 
 
 def audio_to_tflite(model: DeployedAudio, window_samples: int, file: Path) -> None:
@@ -98,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if tower_command.is_asked_for(arguments):
             _tell(tower_command.export_towers(arguments, "tflite", console), console)
             return 0
+        require_no_tower_options(arguments)
         source = sources.load_source(arguments.checkpoint, arguments.data)
         with tempfile.TemporaryDirectory() as name:
             parts, encode_text, rows = text_of(source, arguments.out, Path(name), console)

@@ -160,6 +160,16 @@ def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("to_onnx: error:")
 
 
+@pytest.mark.parametrize("command", [to_onnx, to_tflite])
+@pytest.mark.parametrize(
+    "option", [["--bits", "128"], ["--split-head"], ["--texts", "x.txt"], ["--head", "lsh"]]
+)
+def test_options_of_towers_are_refused_for_the_starter(command, option, tmp_path, capsys):
+    assert command.main([*option, "--out", str(tmp_path / "out")]) == 2
+    assert f"{option[0]}: expected --encoder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_each_limit_is_named():
     row = parity.ParityRow("g", 1, 0.5, 0.9, 0.8, 0.5, -0.2, True, 100)
     assert len(row.failures()) == 4
