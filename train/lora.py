@@ -7,9 +7,8 @@ and changes the output once merged.
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -166,19 +165,3 @@ def patched_state(
         else value
         for name, value in merged.items()
     }
-
-
-def choose_alpha(
-    module: nn.Module,
-    original: Mapping[str, Tensor],
-    merged: Mapping[str, Tensor],
-    accuracy: Callable[[nn.Module], float],
-    alphas: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
-) -> tuple[float, dict[float, float]]:
-    """Return the alpha with the highest accuracy (the larger of equals) and the accuracy of each; `module` is left as it was."""
-    trial = copy.deepcopy(module)
-    table = {}
-    for alpha in alphas:
-        trial.load_state_dict(patched_state(original, merged, alpha))
-        table[alpha] = accuracy(trial)
-    return max(table, key=lambda alpha: (table[alpha], alpha)), table

@@ -1,15 +1,13 @@
-"""Adapters: they act, they alone learn, they merge without a trace, and weights between two models can be chosen."""
+"""Adapters: they act, they alone learn, they merge without a trace; weights between two models."""
 
 from __future__ import annotations
-
-import copy
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.train.tiny_towers import tiny_clap, tiny_open_clip
-from train.lora import LoraError, add_adapters, choose_alpha, merge, patched_state, require_effect
+from train.lora import LoraError, add_adapters, merge, patched_state, require_effect
 from train.towers import open_towers
 
 
@@ -154,16 +152,3 @@ def test_weights_between_two_models():
     assert patched_state(first, second, 0.25)["n"] == 5
     with pytest.raises(LoraError, match="two states of one architecture, found n in one of them only"):
         patched_state({"a": first["a"]}, second, 0.5)
-
-
-def test_the_best_alpha_is_chosen_and_the_larger_of_equals():
-    module = nn.Linear(1, 1, bias=False)
-    original, merged = {"weight": torch.tensor([[0.0]])}, {"weight": torch.tensor([[1.0]])}
-    before = copy.deepcopy(module.state_dict())
-    alpha, table = choose_alpha(
-        module, original, merged, lambda trial: 1 - abs(float(trial.weight.detach()) - 0.5)
-    )
-    assert alpha == 0.5
-    assert table == {0.0: 0.5, 0.25: 0.75, 0.5: 1.0, 0.75: 0.75, 1.0: 0.5}
-    assert choose_alpha(module, original, merged, lambda trial: 0.3)[0] == 1.0
-    assert torch.equal(module.weight, before["weight"])
