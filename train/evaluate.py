@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from edge.bundle import AudioInput, Bundle
 from edge.encoder import open_audio_encoder, open_text_encoder
+from edge.errors import UsageError
 from train.data import Recording, decode
 from train.gauges import bit_gauges
 from train.loop import StarterModel
@@ -174,6 +175,11 @@ def evaluate_bundle(folder: Path, data: Path, runtimes: Sequence[str], console: 
     """Measure every audio encoder of a bundle on what its training left out, and print a table."""
     bundle = Bundle.load(folder)
     provenance = bundle.manifest.provenance
+    if "fold" not in provenance:
+        raise UsageError(
+            f"{folder}: expected a bundle of `python -m train run`, which tells what its training left out, "
+            f"found one of {provenance.get('encoder', 'other towers')}; give --dataset in place of --data"
+        )
     settings = DataSettings(fold=int(provenance["fold"]), licences=provenance["licences"])
     recordings, _, validation = select(settings, data)
     text = open_text_encoder(bundle)

@@ -17,6 +17,7 @@ examples:
   python -m train evaluate --checkpoint run/hash.safetensors --dataset "inatsounds:/data/inatsounds?split=val" \\
       --ood birdset:/data/HSN --ood birdset:/data/SSW --baseline inatsounds:/data/inatsounds --csv out.csv --plot out.png
   python -m train evaluate --encoder bioclip --dataset inquire:/data/inquire --csv out.csv
+  python -m train evaluate --checkpoint run/hash.safetensors --bundle build/bioclip --dataset inat24:/data/val.json
 """
 
 
@@ -30,7 +31,11 @@ def add_parser(commands: Any) -> None:
     )
     bundle = parser.add_argument_group("a bundle")
     bundle.add_argument("--data", type=Path, help="folder of the data sets (docs/data.md)")
-    bundle.add_argument("--bundle", type=Path, help="bundle folder (default: the starter in edge/starter)")
+    bundle.add_argument(
+        "--bundle",
+        type=Path,
+        help="bundle folder (default: the starter in edge/starter); with --dataset: its int8 codes on any data set",
+    )
     bundle.add_argument(
         "--runtime", choices=("onnx", "tflite"), action="append", help="default: every one in the bundle"
     )
@@ -71,15 +76,27 @@ def add_parser(commands: Any) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Measure a bundle, or codes."""
-    if arguments.checkpoint or arguments.encoder:
-        return evaluate_towers(arguments)
+    """Measure a bundle on what its training left out, or codes on any data set."""
+    of_codes = {
+        "ood": arguments.ood,
+        "baseline": arguments.baseline,
+        "csv": arguments.csv,
+        "plot": arguments.plot,
+    }
+    of_bundle = {"data": arguments.data, "json": arguments.json}
+    is_codes = bool(arguments.checkpoint or arguments.encoder or arguments.dataset)
+    for name, value in (of_bundle if is_codes else of_codes).items():
+        if value:
+            wanted = "a bundle and no --dataset" if is_codes else "--dataset"
+            raise UsageError(f"evaluate: expected --{name} with {wanted} only, found {value}")
+    if is_codes:
+        return evaluate_codes(arguments)
     from edge.bundle import Bundle, default_bundle
     from train.evaluate import evaluate_bundle
 
     if arguments.data is None:
         raise UsageError(
-            "evaluate: expected --data (for a bundle), or --checkpoint or --encoder with --dataset; found none of them"
+            "evaluate: expected --data (for a bundle), or --dataset with --checkpoint, --encoder or --bundle; found none of them"
         )
     folder = arguments.bundle or default_bundle()
     present = [e.runtime for e in Bundle.load(folder).manifest.encoders if e.modality == "audio"]
@@ -89,40 +106,37 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def evaluate_towers(arguments: argparse.Namespace) -> int:
-    """Measure towers and codes, print them beside the paper's, write CSV and plot."""
+def evaluate_codes(arguments: argparse.Namespace) -> int:
+    """Measure towers, codes and bundles, print them beside the paper's, write CSV and plot."""
     from train.datasets import open_dataset
+    from train.evaluate_bundle import bundle_rows, encoder_of
     from train.evaluate_towers import Settings, fusion_rows, open_run, rows_of, with_baselines
     from train.hash_command import device_of
     from train.rows import flat, knees, paper_tables, plot_bits, summary, write_csv
 
-    if not arguments.dataset:
-        raise UsageError("evaluate: expected --dataset beside --checkpoint or --encoder, found none")
-    if bool(arguments.fuse_checkpoint) != bool(arguments.fuse_dataset):
-        raise UsageError(
-            "evaluate: expected --fuse-checkpoint and --fuse-dataset together, found one of them"
-        )
-    for name, value in (("--top", arguments.top), ("--orders", arguments.orders)):
-        if value < 1:
-            raise UsageError(f"evaluate: expected {name} of 1 or more, found {value}")
+    _require_together(arguments)
     device, prompts = device_of(arguments.device), tuple(arguments.prompts)
     settings = Settings(arguments.cache, device, arguments.top, arguments.orders, prompts)
-    run = open_run(arguments.checkpoint, arguments.encoder)
-    if arguments.baseline:
+    has_towers = arguments.checkpoint or arguments.encoder
+    run = open_run(arguments.checkpoint, arguments.encoder) if has_towers else None
+    encoder = run.pretrained.name if run else encoder_of(arguments.bundle)
+    if run and arguments.baseline:
         run = with_baselines(run, arguments.baseline, settings)
     rows, kind_of = [], {}
     for spec in [arguments.dataset, *arguments.ood]:
         dataset = open_dataset(spec)
         kind_of[dataset.name] = spec.partition(":")[0]
-        rows += rows_of(run, dataset, settings)
-    if arguments.fuse_checkpoint:
+        rows += rows_of(run, dataset, settings) if run else []
+        if arguments.bundle:
+            rows += bundle_rows(arguments.bundle, arguments.runtime or (), dataset, settings)
+    if run and arguments.fuse_checkpoint:
         runs = run, open_run(arguments.fuse_checkpoint, None)
         datasets = open_dataset(arguments.dataset), open_dataset(arguments.fuse_dataset)
         rows += fusion_rows(runs, datasets, arguments.prior, settings)
     console = Console(width=None if Console().is_terminal else 200)
-    name = arguments.checkpoint.parent.name if arguments.checkpoint else run.pretrained.name
+    name = arguments.checkpoint.parent.name if arguments.checkpoint else encoder
     console.print(summary(rows, name))
-    console.print(*paper_tables(rows, kind_of, run.pretrained.name, f"{name} (ours)"))
+    console.print(*paper_tables(rows, kind_of, encoder, f"{name} (ours)"))
     for line in knees(rows):
         console.print(line)
     if arguments.csv:
@@ -130,3 +144,26 @@ def evaluate_towers(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         plot_bits(rows, arguments.plot)
     return 0
+
+
+def _require_together(arguments: argparse.Namespace) -> None:
+    """Raise UsageError for arguments that lack another, or a number that is none."""
+    if not arguments.dataset:
+        raise UsageError("evaluate: expected --dataset beside --checkpoint or --encoder, found none")
+    if not (arguments.checkpoint or arguments.encoder):
+        if not arguments.bundle:
+            raise UsageError(
+                "evaluate: expected --checkpoint, --encoder or --bundle beside --dataset, found none"
+            )
+        for name in ("baseline", "fuse_checkpoint", "fuse_dataset"):
+            if getattr(arguments, name):
+                raise UsageError(
+                    f"evaluate: expected --checkpoint or --encoder beside --{name.replace('_', '-')}, found none"
+                )
+    if bool(arguments.fuse_checkpoint) != bool(arguments.fuse_dataset):
+        raise UsageError(
+            "evaluate: expected --fuse-checkpoint and --fuse-dataset together, found one of them"
+        )
+    for name, value in (("--top", arguments.top), ("--orders", arguments.orders)):
+        if value < 1:
+            raise UsageError(f"evaluate: expected {name} of 1 or more, found {value}")
