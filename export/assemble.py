@@ -244,6 +244,9 @@ def assemble(
         arrays[f"logits_{part.runtime}"] = part.golden_logits
         arrays[f"codes_{part.runtime}"] = pack(part.golden_logits, n_bits)
         tolerances[part.modality] = max(part.tolerance, tolerances.get(part.modality, 0.0))
+    calibration = Calibration("logistic", **release.calibration) if release.calibration else None
+    if calibration is None and before is not None:  # fitted to the reference codes
+        calibration = before.manifest.calibration
     golden_entries = []
     for modality, arrays in golden.items():
         stream = io.BytesIO()
@@ -259,7 +262,7 @@ def assemble(
         code_space=code_space,
         code_bits=n_bits,
         encoders=tuple(sorted(entries, key=lambda e: (e.modality, e.runtime))),
-        calibration=Calibration(method="logistic", **release.calibration) if release.calibration else None,
+        calibration=calibration,
         decoys=tuple(Decoy(text, pack(encode_text(text), n_bits).tobytes()) for text in release.decoys),
         golden=tuple(golden_entries),
         licence=release.licence,

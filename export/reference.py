@@ -2,7 +2,7 @@
 
 Every third recording of the maad set makes the place (the others stay for the evaluation of alarms); its colour changes every quarter of an
 hour, wind and rain come and go. The sounds are the held-out ESC-10 clips. What is encoded is what a recorder would hear, by the bundle's
-own encoder.
+own encoder. A bundle without a calibration has one fitted to these codes.
 
 Example:
     python export/reference.py --bundle edge/starter --data ../data
@@ -14,9 +14,10 @@ import argparse
 import hashlib
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,11 @@ from tqdm import tqdm
 if __name__ == "__main__":  # run as a file: the packages lie beside this folder
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from edge.bundle import Bundle, ReferenceEntry, write_bundle
+from edge.bundle import Bundle, Calibration, Decoy, ReferenceEntry, write_bundle
 from edge.codes import pack
 from edge.encoder import AudioEncoder, open_audio_encoder, open_text_encoder
 from edge.errors import FieldcubeError
+from export.calibration import NOTHING, as_signs, fitted_calibration
 from export.model_card import write_card
 from train.data import DataError, Recording, decode
 from train.prepare import select
@@ -112,6 +114,28 @@ def sound_codes(
     }
 
 
+def calibration_of(bundle: Bundle, arrays: Mapping[str, NDArray[Any]], source: str) -> Calibration | None:
+    """The probability of a match from reference codes, as many of background as of sounds; None where they cannot tell."""
+    sounds, n_bits = arrays["sounds"], bundle.manifest.code_bits
+    step = max(1, len(arrays["background"]) // len(sounds))
+    quiet, runs = arrays["background"][::step], arrays["runs"][::step]
+    events = arrays["sound_event"].astype(np.int64)
+    notes = fitted_calibration(
+        as_signs(np.concatenate([sounds, quiet]), n_bits),
+        np.concatenate([arrays["sound_text"].astype(np.int64), np.full(len(quiet), NOTHING)]),
+        np.concatenate([events, events.max() + 1 + runs]),
+        as_signs(arrays["text_codes"], n_bits),
+        as_signs(codes_of(bundle.manifest.decoys, n_bits), n_bits),
+        source,
+    )
+    return None if notes is None else Calibration("logistic", **notes)
+
+
+def codes_of(decoys: Sequence[Decoy], n_bits: int) -> NDArray[np.uint8]:
+    """Codes of decoys, [n, n_bytes]."""
+    return np.frombuffer(b"".join(decoy.code for decoy in decoys), np.uint8).reshape(-1, n_bits // 8)
+
+
 def add_reference(folder: Path, data: Path, hours: float, seed: int) -> Bundle:
     """Encode, and write the bundle again with the reference in it."""
     bundle = Bundle.load(folder)
@@ -135,7 +159,8 @@ def add_reference(folder: Path, data: Path, hours: float, seed: int) -> Bundle:
     )
     hop_s = encoder.window_samples / rate
     entry = ReferenceEntry(NAME, hashlib.sha256(stream.getvalue()).hexdigest(), hop_s, source)
-    manifest = replace(bundle.manifest, reference=entry)
+    calibration = bundle.manifest.calibration or calibration_of(bundle, arrays, source)
+    manifest = replace(bundle.manifest, reference=entry, calibration=calibration)
     kept = {
         p.name: p.read_bytes()
         for p in folder.iterdir()

@@ -21,7 +21,7 @@ from train.text_tower import SentenceTower
 from train.texts import build_vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = ROOT / "examples" / "clips"
+CLIPS, PICTURES = ROOT / "examples" / "clips", ROOT / "examples" / "pictures"
 N_GOLDEN = 4  # windows that travel along: 1.2 MB
 N_CALIBRATION = 200  # windows that set the ranges of int8 activations
 
@@ -82,7 +82,7 @@ def load_source(checkpoint_file: Path, data: Path | None) -> Source:
     checkpoint = load_checkpoint(checkpoint_file)
     settings = checkpoint.settings
     rate_hz, n_samples = settings.audio.sample_rate_hz, settings.audio.window_samples
-    examples = read_labels(EXAMPLES)
+    examples = read_labels(CLIPS)
     shown = labelled_windows(examples, rate_hz, n_samples, lambda r: r.label)
     golden = shown.samples[:: max(1, len(shown.samples) // N_GOLDEN)][:N_GOLDEN]
     parity, calibration = shown, shown.samples

@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from edge.bundle import Bundle, Runtime
 from edge.errors import UsageError
-from export.assemble import assemble, existing
+from export.assemble import Release, assemble, existing
+from export.calibration import MIN_OWNERS, fitted_calibration
 from export.parity import ParityRow, print_rows, require_parity
-from export.sources import EXAMPLES
+from export.runtimes import EncodeSentence
+from export.sources import CLIPS, PICTURES
 from export.tower_export import (
+    Logits,
     export_encoder,
     observation_job,
     open_files,
@@ -22,10 +27,15 @@ from export.tower_export import (
     part_of,
     text_job,
 )
-from export.tower_source import TowerSource, from_hash_checkpoint, from_towers, read_texts
+from export.tower_source import N_GOLDEN, TowerSource, from_hash_checkpoint, from_towers, read_texts
 from train.examples import Examples
 from train.hash_checkpoint import is_hash_checkpoint, load_hash_checkpoint
 from train.towers import TowerPair, open_towers
+
+NO_CALIBRATION = (
+    "no calibration: edge-search ranks with this bundle, edge-monitor refuses it; give a --dataset of "
+    f"{2 * MIN_OWNERS + N_GOLDEN} labelled observations or more, or for sound add one with export/reference.py"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     towers.add_argument("--texts", type=Path, help="sentences that will be asked for, one a line")
     towers.add_argument(
         "--dataset",
-        help="observations to set, correct and compare with, such as folder:/path/labels.csv (docs/formats.md); "
-        "default for sound: the clips of examples/",
+        help="observations to centre, correct and compare with, such as folder:/path/labels.csv (docs/formats.md); "
+        "default: the clips or the pictures of examples/",
     )
     towers.add_argument(
         "--bits", type=int, choices=(64, 128, 192, 256), help="a prefix of the code (default: all of it)"
@@ -81,16 +91,12 @@ def tower_source(arguments: argparse.Namespace) -> TowerSource:
 
 
 def examples_of(spec: str | None, pair: TowerPair) -> Examples:
-    """Real observations for a tower; spec None: the clips of examples/, for sound."""
+    """Real observations for a tower; spec None: the clips or the camera-trap pictures of examples/."""
     from train.dataset_examples import DatasetExamples
     from train.datasets import open_dataset, prompts_of
 
-    if spec is None and pair.modality == "image":
-        raise UsageError(
-            "--dataset: expected pictures, such as folder:/path/labels.csv, found none; "
-            "heads are centred on what cameras see, and compared on it"
-        )
-    return DatasetExamples(open_dataset(spec or f"folder:{EXAMPLES / 'labels.csv'}"), pair.input, prompts_of)
+    own = PICTURES if pair.modality == "image" else CLIPS
+    return DatasetExamples(open_dataset(spec or f"folder:{own / 'labels.csv'}"), pair.input, prompts_of)
 
 
 def export_source(
@@ -113,7 +119,30 @@ def export_source(
         require_parity(rows)
         encode = open_files(text.job, runtime, text.files)
         parts = [part_of(observation, source), part_of(text, source)]
-        return assemble(out, source.release, parts, encode, _figures(rows, n))
+        release = with_calibration(source, observation.logits, text.logits, encode)
+        return assemble(out, release, parts, encode, _figures(rows, n))
+
+
+def with_calibration(
+    source: TowerSource, observations: Logits, sentences: Logits, encode: EncodeSentence
+) -> Release:
+    """The release with a probability from the compared observations, where they are enough for one.
+
+    Args:
+        observations: deployed logits of source.parity.samples; sentences: of its queries first, [n, n_bits].
+    """
+    parity, release = source.parity, source.release
+    queries = sentences[: len(parity.queries)]
+    is_asked = parity.classes < len(queries)  # of very many classes only the first are compared
+    calibration = fitted_calibration(
+        observations[is_asked],
+        parity.classes[is_asked],
+        np.flatnonzero(is_asked),
+        queries,
+        np.stack([encode(decoy) for decoy in release.decoys]),
+        f"{is_asked.sum()} observations of {source.observed}, as loud and as near as they are there, put to random watchlists",
+    )
+    return replace(release, calibration=calibration)
 
 
 def _figures(rows: list[ParityRow], n_inputs: int) -> dict[str, object]:
@@ -130,4 +159,7 @@ def _figures(rows: list[ParityRow], n_inputs: int) -> dict[str, object]:
 
 def export_towers(arguments: argparse.Namespace, runtime: Runtime, console: Console) -> Bundle:
     """Run the command for pretrained towers."""
-    return export_source(tower_source(arguments), runtime, arguments.split_head, arguments.out, console)
+    bundle = export_source(tower_source(arguments), runtime, arguments.split_head, arguments.out, console)
+    if bundle.manifest.calibration is None:
+        console.print(NO_CALIBRATION)
+    return bundle

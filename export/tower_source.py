@@ -53,6 +53,7 @@ class TowerSource:
     parity: LabelledWindows  # samples: windows or pictures as the tower takes them
     correction: NDArray[np.float32]  # other observations, [n, ...]
     golden: NDArray[np.float32]  # [N_GOLDEN, ...]
+    observed: str  # name of the observations
     release: Release
 
 
@@ -91,7 +92,10 @@ def from_towers(
     n_bits: int | None,
     n_parity: int = N_PARITY,
 ) -> TowerSource:
-    """A bundle without training: ITQ or LSH heads of 256 bits from the towers' features of the texts and of some observations, or a prefix of them."""
+    """A bundle without training: ITQ or LSH heads of 256 bits from the towers' features of the texts and of some observations, or a prefix of them.
+
+    The mean of the observations is what their codes are centred on, and what a bundle without training depends on most (docs/hashing.md).
+    """
     n_bits = n_bits or N_BITS
     encoder = pair.source
     inputs, classes = observations_of(examples, 2 * n_parity + N_GOLDEN, 0)
@@ -189,4 +193,6 @@ def _source(
     correction = rest[: max(2, len(rest) - N_GOLDEN)]
     others = tuple(text for text in examples.sentences if text not in queries)[:N_PARITY]
     golden = inputs[-N_GOLDEN:]
-    return TowerSource(pair, heads[0], heads[1], tuple(texts), others, parity, correction, golden, release)
+    return TowerSource(
+        pair, heads[0], heads[1], tuple(texts), others, parity, correction, golden, examples.name, release
+    )

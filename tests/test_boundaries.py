@@ -75,7 +75,7 @@ PACKAGES: dict[str, dict[str, set[str] | None]] = {
     "export": {
         "edge": CONTRACTS | {"encoder", "images"},
         "train": {
-            "checkpoint", "data", "dataset_examples", "datasets", "examples", "hash_checkpoint", "itq", "metrics", "model", "prepare", "settings", "soundscape", "text_tower",
+            "calibrate", "checkpoint", "data", "dataset_examples", "datasets", "examples", "hash_checkpoint", "itq", "metrics", "model", "prepare", "settings", "soundscape", "text_tower",
             "texts", "towers", "windows",
         },
     },

@@ -64,9 +64,11 @@ def simulate(
     distances, correct, found_owners, n_answerable = [], [], [], 0
     for _ in range(N_WATCHLISTS):
         size = int(random.integers(*WATCHLIST_SIZES))
-        # half of a watchlist is of sounds that do occur, the rest of anything the encoder knows
+        # half of a watchlist is of sounds that do occur, the rest of anything the encoder knows; few classes are not all listed
+        n_heard = min(-(-size // 2), max(1, len(heard) // 2))
         listed = np.union1d(
-            random.choice(heard, size=-(-size // 2), replace=False), random.choice(others, size=size // 2)
+            random.choice(heard, size=n_heard, replace=False),
+            random.choice(others, size=min(size // 2, n_heard)),
         )
         rivals = ~(apart[listed] < limit).any(axis=0)
         nearest_query = to_queries[listed].argmin(axis=0)  # [n_windows]

@@ -62,7 +62,8 @@ def fit_itq(
 ) -> tuple[ProjectionHead, ProjectionHead]:
     """Heads of iterative quantisation (Gong and Lazebnik 2011): principal directions, rotated so that signs lose least; arguments as fit_lsh.
 
-    More bits than principal directions: the rest are random projections of the same subspace.
+    More bits than principal directions: the rest are random projections of the whole space, so that what nobody named here can be told
+    apart when it is asked for later.
     """
     parts = [_centred(features) for features in (text, observation) if len(features)]
     _require_spread(parts)
@@ -80,7 +81,7 @@ def fit_itq(
         rotation = (u @ v).T
     matrix = basis @ rotation
     if n_main < n_bits:
-        extra = directions[:rank].T @ random.standard_normal((rank, n_bits - n_main)) / np.sqrt(rank)
+        extra = random.standard_normal((len(matrix), n_bits - n_main)) / np.sqrt(len(matrix))
         matrix = np.concatenate([matrix, extra], axis=1)
     return _heads(text, observation, matrix)
 

@@ -21,7 +21,7 @@ from edge.bundle import Bundle
 from edge.encoder import open_audio_encoder, open_image_encoder, open_text_encoder
 from edge.images import pixels_of
 from export import full_size, measure, parity, to_onnx, to_tflite, tower_export
-from export.tower_command import examples_of
+from export.tower_command import examples_of, with_calibration
 from export.tower_export import (
     Files,
     Job,
@@ -134,6 +134,22 @@ def test_one_bundle_of_pictures_and_sentences_in_both_runtimes(image_bundle):
     card = (image_bundle.folder / "MODEL_CARD.md").read_text()
     assert "Sentences and pictures -> 256-bit codes" in card
     assert "no training" in card
+
+
+def test_a_list_of_sentences_alone_makes_a_bundle_of_pictures(folder, capsys):
+    """Centred on, and compared with, the camera-trap pictures of examples/."""
+    command = ["--encoder", f"open_clip:local-dir:{folder / 'clip'}", "--head", "lsh", "--bits", "256"]
+    out = folder / "alone"
+    assert to_onnx.main([*command, "--texts", str(folder / "texts.txt"), "--out", str(out)]) == 0
+    assert "edge-monitor refuses it; give a --dataset of 102" in " ".join(capsys.readouterr().out.split())
+    bundle = Bundle.load(out)
+    bundle.verify()
+    assert bundle.manifest.calibration is None  # 21 pictures make no probability
+    assert bundle.manifest.provenance["data"].startswith("21 observations of pictures-")
+    pair = open_towers(f"open_clip:local-dir:{folder / 'clip'}")
+    source = from_towers(pair, "lsh", ("a fox", "an owl"), examples_of(None, pair), 256)
+    logits = observation_job(source).logits(np.concatenate([source.parity.samples, source.correction]))
+    assert np.abs(logits.mean(axis=0)).mean() < 0.3 * logits.std()  # centred on what cameras see
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -326,12 +342,25 @@ def test_sentences_to_correct_by_are_not_those_that_are_compared(folder):
     assert not set(job.compared) & set(job.correcting)
 
 
+def test_enough_labelled_observations_give_a_probability(folder):
+    random = np.random.default_rng(0)
+    source = source_of(folder)
+    classes = np.arange(96) % len(source.parity.queries)
+    sentences = random.normal(size=(len(source.parity.queries), 256)).astype(np.float32)
+    observations = sentences[classes] + 2 * random.normal(size=(96, 256)).astype(np.float32)
+    many = replace(source, parity=replace(source.parity, classes=classes))
+    release = with_calibration(many, observations, sentences, lambda _: -sentences[0])
+    assert release.calibration is not None
+    assert release.calibration["source"].startswith(f"96 observations of {folder.name}-")
+    few = replace(source, parity=replace(source.parity, classes=classes[:20]))
+    assert with_calibration(few, observations[:20], sentences, lambda _: sentences[0]).calibration is None
+
+
 def test_arguments_that_make_no_bundle_are_refused(folder, checkpoint, tmp_path, capsys):
     texts, clip = str(folder / "texts.txt"), f"open_clip:local-dir:{folder / 'clip'}"
     (tmp_path / "one.txt").write_text("a fox\n")
     for arguments, message in (
         (["--encoder", clip], "--texts: expected a file of sentences"),
-        (["--encoder", clip, "--texts", texts], "--dataset: expected pictures"),
         (["--encoder", clip, "--texts", str(tmp_path / "one.txt")], "expected at least 2 sentences, found 1"),
         (
             ["--checkpoint", str(checkpoint), "--texts", texts, "--head", "itq"],

@@ -75,6 +75,16 @@ def test_more_bits_than_directions(fit):
 
 
 @pytest.mark.parametrize("fit", [fit_itq, fit_lsh])
+def test_what_was_not_named_can_be_asked_for_later(fit):
+    """Heads of four things: others lie in directions that these do not span."""
+    text, observation = pairs(n=100, rank=32)
+    heads = fit(text[:4], observation[:4], 256, 0)
+    found = [logits(head, each[4:]) >= 0 for head, each in zip(heads, (text, observation), strict=True)]
+    distance = (found[0][:, None] != found[1][None]).mean(axis=2)
+    assert (distance.argmin(axis=1) == np.arange(len(distance))).mean() > 0.9
+
+
+@pytest.mark.parametrize("fit", [fit_itq, fit_lsh])
 def test_logits_have_unit_spread_and_the_seed_decides(fit):
     text, observation = pairs()
     heads = [fit(text, observation, 24, seed) for seed in (1, 1, 2)]

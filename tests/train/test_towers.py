@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from edge.bundle import ImageInput
 from tests.train.tiny_towers import tiny_clap, tiny_open_clip
@@ -30,6 +31,23 @@ def clip(tmp_path_factory) -> TowerPair:
 @pytest.fixture(scope="module")
 def clap(tmp_path_factory) -> TowerPair:
     return open_towers(tiny_clap(tmp_path_factory.mktemp("clap")))
+
+
+def test_tokenizers_that_are_published_with_padding_do_not_pad(tmp_path):
+    """A recorder takes every token for a word: padding would be read as part of the sentence."""
+    source = tiny_clap(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.enable_padding(length=77, pad_id=1)
+    tokenizer.enable_truncation(5)
+    tokenizer.save(str(file))
+    for pair in (open_towers(source), open_towers("starter")):
+        given = Tokenizer.from_str(pair.tokenizer_json.decode())
+        assert given.padding is None
+        assert given.truncation is None
+    file.write_text("{}")
+    with pytest.raises(TowerError, match="expected a file of the tokenizers library, found: .*; fetch the"):
+        open_towers(source)
 
 
 @cache

@@ -15,7 +15,7 @@ from edge.bundle import AudioInput
 from train.lora import LoraSettings
 from train.model import slaney_mel_filters
 from train.torchvision_ops import make_torchvision_importable
-from train.towers.pair import TowerError, TowerPair, first_line
+from train.towers.pair import TowerError, TowerPair, first_line, without_padding
 
 BIOLINGUAL = "davidrrobinson/BioLingual"
 RATE_HZ, WINDOW_SAMPLES = 48_000, 480_000  # 10 s
@@ -108,7 +108,7 @@ def clap_pair(source: str, spec: str) -> TowerPair:
     else:
         folder = _folder(spec, source)
         _require_unfused(folder, source)
-        tokenizer = _read(folder / "tokenizer.json", source)
+        tokenizer = without_padding(_read(folder / "tokenizer.json", source), source)
         front_end = _front_end(folder, source)
         model = _loaded(ClapModel, folder, source)
         name, licence = Path(spec).name.lower(), "see the model's page"

@@ -30,6 +30,19 @@ def _tokenizer(content: bytes, max_tokens: int, pad_id: int) -> Tokenizer:
     return tokenizer
 
 
+def without_padding(content: bytes, source: str) -> bytes:
+    """A tokenizer file that neither pads nor cuts, as TowerPair promises; published ones often do. Raises TowerError for what is none."""
+    try:
+        tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise TowerError(
+            f"{source}: expected a file of the tokenizers library, found: {first_line(error)}; fetch the folder again"
+        ) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return str(tokenizer.to_str()).encode("utf-8")
+
+
 def first_line(error: Exception) -> str:
     """The kind of an error of another library and how its message begins."""
     lines = str(error).splitlines()

@@ -11,7 +11,7 @@ from train.checkpoint import DEFAULT, load_checkpoint
 from train.lora import LoraSettings
 from train.model import AudioEncoder, HashCoder
 from train.text_tower import MAX_TOKENS, SentenceTower
-from train.towers.pair import TowerPair
+from train.towers.pair import TowerPair, without_padding
 
 LORA = LoraSettings(
     observation_targets=r"encoder\.tower\.net\..*\.conv[12]",
@@ -59,7 +59,7 @@ def starter_pair(source: str, path: Path | None = None) -> TowerPair:
         observation=StarterAudio(checkpoint.audio).eval(),
         text=StarterText(tower, checkpoint.text_head).eval(),
         input=AudioInput(audio.sample_rate_hz, audio.window_samples),
-        tokenizer_json=tower.tokenizer.backend_tokenizer.to_str().encode("utf-8"),
+        tokenizer_json=without_padding(tower.tokenizer.backend_tokenizer.to_str().encode("utf-8"), source),
         max_tokens=MAX_TOKENS,
         pad_id=0,
         n_features=checkpoint.settings.n_bits,
