@@ -301,10 +301,10 @@ def test_no_state_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
 
 def test_the_state_of_200_queries_stays_under_a_megabyte() -> None:
-    codes = quiet(400, 8)
+    codes = quiet(500, 8)
     lines = [Query(f"{n}", f"{n}", code=codes[n].tobytes()) for n in range(100)]
     for n in range(100, 200):
-        parts = tuple(QueryPart(f"{n}", codes[n + extra].tobytes()) for extra in (0, 100, 200))
+        parts = tuple(QueryPart(f"{n}", codes[n + extra].tobytes()) for extra in (0, 100, 200, 300))
         lines.append(Query(f"{n}", f"{n}", code=parts[0].code, combine="or", parts=parts))
     made = opened(listed(*lines))
     random = np.random.default_rng(0)
