@@ -11,6 +11,10 @@ FieldcubeError                  1  anything that failed and can be explained
 ├── ImageError                  1  a picture that cannot be read
 ├── EncoderError                1  an encoder that fails or answers nonsense
 ├── StoreError                  1  the database cannot be opened, written or read
+├── WireError                   1  a batch, receipt or frame that is damaged or not signed by whom it names
+├── SyncError                   1  what keeps a recorder from delivering; the next run tries again
+├── HubError                    1  the central server cannot do what was asked
+│   └── ArchiveError            1  its archive of codes cannot be opened, written or read
 └── MissingDependencyError      1  a library that is not installed; says the command that installs it
 
 Messages name the file, what was expected, what was found, and what to do.
@@ -71,6 +75,22 @@ class EncoderError(FieldcubeError):
 
 class StoreError(FieldcubeError):
     """The observation database cannot be opened, written or read."""
+
+
+class WireError(FieldcubeError):
+    """A batch, receipt, envelope or frame that is damaged, of another version or not signed by whom it names."""
+
+
+class SyncError(FieldcubeError):
+    """What keeps a recorder from delivering: no hub, a refusal, an answer that makes no sense."""
+
+
+class HubError(FieldcubeError):
+    """The central server cannot do what was asked."""
+
+
+class ArchiveError(HubError):
+    """An archive that cannot be opened, written or read, or that holds no codes of the code space asked for."""
 
 
 class MissingDependencyError(FieldcubeError):

@@ -65,11 +65,14 @@ def pack_columns(columns: Columns) -> bytes:
 
 def unpack_columns(packed: bytes, n: int) -> Columns:
     """Return the columns in packed bytes. Raises StoreError when they do not hold n observations."""
+    n_bytes = _N_COLUMNS * n * _INT_BYTES
     try:
-        raw = zlib.decompress(packed)
+        raw = zlib.decompressobj().decompress(
+            packed, n_bytes + 1
+        )  # few bytes from outside may blow up to very many
     except zlib.error as error:
         raise StoreError(f"expected packed columns, found damaged bytes ({error})") from error
-    if len(raw) != _N_COLUMNS * n * _INT_BYTES:
+    if len(raw) != n_bytes:
         raise StoreError(f"expected the columns of {n} observations, found {len(raw)} bytes")
     lanes = np.frombuffer(raw, np.uint8).reshape(_N_COLUMNS, _INT_BYTES, n).transpose(0, 2, 1)
     differences = np.ascontiguousarray(lanes).view("<i8")[..., 0]  # [columns, n]

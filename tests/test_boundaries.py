@@ -40,6 +40,7 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
         "matcher": frozenset({"matcher"}),
         "clips": frozenset({"clips"}),
         "store": frozenset({"store", "unstored"}),
+        "what travels": frozenset({"batch", "device_key", "frames", "downlink"}),
         "the running process": frozenset({"stopping", "systemd", "ticks"}),
     },
     {
@@ -53,11 +54,13 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
         "queries": frozenset({"queries"}),
         "results": frozenset({"results"}),
         "check": frozenset({"check"}),
+        "sync": frozenset({"sync"}),
+        "updates": frozenset({"update"}),
     },
 )
 # Families of one layer that may know another: a watchlist carries codes of a bundle's code space; windows and clips are made of a
 # source's events; a picture has a time as a recording has; an example is cut into windows, or read as a picture; the nearest query
-# is accepted by its probability.
+# is accepted by its probability; a batch holds what a store holds, packed alike.
 NEIGHBOURS = {
     "watchlist": {"bundle", "codes"},
     "windows": {"sound"},
@@ -65,6 +68,8 @@ NEIGHBOURS = {
     "pictures": {"sound"},
     "encoder": {"sound", "windows", "pictures"},
     "matcher": {"calibration"},
+    "what travels": {"store"},
+    "sync": {"updates"},
 }
 CONTRACTS = {"errors", *(name for layer in LAYERS[1:3] for family in layer.values() for name in family)}
 
@@ -79,6 +84,13 @@ PACKAGES: dict[str, dict[str, set[str] | None]] = {
             "texts", "towers", "windows",
         },
     },
+    "hub": {
+        "edge": CONTRACTS | {
+            "audio", "audio_events", "background", "batch", "calibration", "device_key", "downlink", "encoder", "encoder_runtimes", "encoder_tokens", "explain",
+            "explain_warnings", "false_alarms", "file_search", "frames", "images", "picture_files", "precision", "recording_time", "resampling", "search",
+            "store_blocks", "store_schema", "verdict", "windows",
+        },
+    },
 }  # fmt: skip
 ALSO = {  # what is measured, and what trains, is what is deployed
     "train.evaluate": {"edge.encoder"},
@@ -88,6 +100,14 @@ ALSO = {  # what is measured, and what trains, is what is deployed
 RECORDER_LIBRARIES = {
     "PIL", "ai_edge_litert", "astral", "numpy", "onnxruntime", "rich", "sounddevice", "soundfile", "soxr", "tflite_runtime", "tokenizers", "tomli",
 }  # fmt: skip
+FIELD_LIBRARIES = {
+    "cbor2",
+    "cryptography",
+    "paho",
+    "tuf",
+    "securesystemslib",
+    "urllib3",
+}  # of the extra field, in modules of their own
 RUNTIMES = ("ai_edge_litert", "onnxruntime", "tflite_runtime")
 TRAINING_FRAMEWORKS = ("torch", "transformers", "open_clip", "peft", "onnx", "tensorflow")
 SQL = re.compile(
@@ -196,7 +216,7 @@ def test_no_imports_go_in_a_circle(package: str) -> None:
 
 
 def test_edge_imports_only_what_a_recorder_has() -> None:
-    known = RECORDER_LIBRARIES | set(sys.stdlib_module_names) | {"edge"}
+    known = RECORDER_LIBRARIES | FIELD_LIBRARIES | set(sys.stdlib_module_names) | {"edge"}
     wrong = [
         f"{name} imports {imported}"
         for name, tree in modules("edge").items()
@@ -219,7 +239,9 @@ def test_sql_stands_only_in_store_modules() -> None:
     trees = {name: tree for package in PACKAGES for name, tree in modules(package).items()}
     with_sql = {name for name, tree in trees.items() if statements(tree) or "sqlite3" in imports(tree)}
     assert "edge.store" in with_sql
-    assert [name for name in with_sql if not re.fullmatch(r"edge\.store(_\w+)?", name)] == []
+    assert [
+        name for name in with_sql if not re.fullmatch(r"edge\.store(_\w+)?|hub\.(store|archive)_\w+", name)
+    ] == []
 
 
 def test_the_rules_can_be_broken() -> None:
@@ -243,6 +265,23 @@ def test_the_rules_can_be_broken() -> None:
         place("helpers")
 
 
+def test_the_recorders_main_job_needs_none_of_the_extra_field() -> None:
+    script = f"""
+import importlib, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {sorted(FIELD_LIBRARIES)!r}:
+            raise ImportError(f"{{name}} is not in the base install")
+sys.meta_path.insert(0, Blocked())
+for name in ("monitor", "search", "queries", "results", "check"):
+    importlib.import_module("edge." + name)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_module_of_edge_imports_without_training_frameworks_and_portaudio() -> None:
     script = f"""
 import importlib, sys
@@ -258,7 +297,7 @@ for name in {sorted(modules("edge"))!r}:
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:  # a board has one runtime, not each
-        if error.name.split(".")[0] not in {RUNTIMES!r}:
+        if error.name.split(".")[0] not in {{*{RUNTIMES!r}, *{sorted(FIELD_LIBRARIES)!r}}}:
             raise
     n_imported += 1
 print(n_imported)
