@@ -164,6 +164,10 @@ def _require_together(arguments: argparse.Namespace) -> None:
         raise UsageError(
             "evaluate: expected --fuse-checkpoint and --fuse-dataset together, found one of them"
         )
+    if arguments.prior and not arguments.fuse_checkpoint:
+        raise UsageError("evaluate: expected --fuse-checkpoint and --fuse-dataset beside --prior, found none")
+    if arguments.runtime and not arguments.bundle:
+        raise UsageError("evaluate: expected --bundle beside --runtime, found none")
     for name, value in (("--top", arguments.top), ("--orders", arguments.orders)):
         if value < 1:
             raise UsageError(f"evaluate: expected {name} of 1 or more, found {value}")

@@ -67,6 +67,8 @@ def test_the_figures_are_those_of_the_deployed_codes(clips, tmp_path, capsys):
         (["--bundle", str(TINY), "--csv", "x.csv"], "expected --csv with --dataset only"),
         (["--bundle", str(TINY), "--dataset", "CLIPS", "--json", "x.json"], "expected --json with a bundle and no"),
         (["--bundle", str(TINY), "--dataset", "CLIPS", "--baseline", "CLIPS"], "--encoder beside --baseline"),
+        (["--encoder", "starter", "--dataset", "CLIPS", "--prior", "p.csv"], "beside --prior, found none"),
+        (["--encoder", "starter", "--dataset", "CLIPS", "--runtime", "onnx"], "beside --runtime, found none"),
         (["--dataset", "CLIPS"], "expected --checkpoint, --encoder or --bundle"),
         (["--bundle", "nothing", "--dataset", "CLIPS"], "expected a bundle folder with manifest.json"),
     ],
