@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from train.claims_table import render, verdict
+from train.claims_table import CLAIMS, CONTROL, CROVCA, PRETRAINED, render, verdict
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,10 @@ def test_the_table_pairs_seeds_and_shows_mean_and_spread() -> None:
     assert "+10.0, +12.0 | **holds** |" in text
     assert "| crovca, LoRA | 256 bits | 62.0 (2.8) |" in text
     assert "128 bits drop" not in text  # what was not measured is not judged
+
+
+def test_every_claim_of_a_gain_is_set_against_a_control_too() -> None:
+    """What more training gives is not taken for what hashing gives, in the domain and out of it."""
+    for domain in ("in domain", "out of domain"):
+        against = {claim.b for claim in CLAIMS if claim.domain == domain and claim.a[0] == CROVCA}
+        assert {(PRETRAINED, 0, "continuous"), (CONTROL, 0, "continuous")} <= against
