@@ -32,21 +32,24 @@ LORA = LoraSettings(
 class ClapLogMel(nn.Module):
     """Waveform -> log-mel picture as ClapFeatureExtractor makes it (power spectrum, slaney mel, 10 log10, floor 1e-10), as matrix products.
 
-    It differs by at most 1e-4 dB on noise, and beside a loud pure tone, where float32 ends, by 3e-3 dB down to 80 dB below it. Frames are centred (reflected half a frame at both ends) and start every 480 samples: 1,001 of them in 10 s.
+    It differs by at most 3e-5 dB on noise, and beside a loud pure tone by 3e-3 dB down to 80 dB below it, where sums in float32 end: a more
+    exact table of the Fourier transform changes nothing. Frames are centred (reflected half a frame at both ends) and start every 480
+    samples: 1,001 of them in 10 s. Frequencies above the highest filter are not computed.
     """
 
     def __init__(self, fmin_hz: float = FMIN_HZ, fmax_hz: float = FMAX_HZ) -> None:
         super().__init__()
+        filters = slaney_mel_filters(N_MELS, N_FFT, RATE_HZ, fmin_hz, fmax_hz)  # [n_mels, n_fft // 2 + 1]
+        n_bins = int(filters.any(dim=0).nonzero().max()) + 1
         n = torch.arange(N_FFT, dtype=torch.float64)
-        k = torch.arange(N_FFT // 2 + 1, dtype=torch.float64)
+        k = torch.arange(n_bins, dtype=torch.float64)
         angle = 2 * torch.pi * torch.outer(n, k) / N_FFT
         window = torch.hann_window(N_FFT, periodic=True, dtype=torch.float64)[:, None]
         basis = torch.cat(
             [torch.cos(angle) * window, -torch.sin(angle) * window], dim=1
         ).T  # [2 * n_bins, n_fft]
         self.register_buffer("basis", basis.float().unsqueeze(1), persistent=False)
-        filters = slaney_mel_filters(N_MELS, N_FFT, RATE_HZ, fmin_hz, fmax_hz)  # [n_mels, n_bins]
-        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("filters", filters[:, :n_bins].contiguous(), persistent=False)
 
     def forward(self, samples: Tensor) -> Tensor:
         """Map float32 [batch, n_samples] to decibels [batch, 1, n_frames, n_mels]."""
