@@ -28,7 +28,7 @@ if __name__ == "__main__":  # run as a file: the packages lie beside this folder
 from edge.bundle import Runtime
 from edge.errors import FieldcubeError
 from export import tower_source
-from export.parity import retrieval
+from export.parity import SURE, retrieval
 from export.tower_command import examples_of
 from export.tower_export import (
     Files,
@@ -51,7 +51,6 @@ TEXTS = (
     "a fox at night", "a deer with two calves", "an empty scene", "a boar with young", "a crab on a beach", "an eagle in flight",
 )  # fmt: skip
 START, END = "<!-- table -->", "<!-- end of table -->"
-SURE = 1e-3  # |logit| from which a bit of a float graph must be PyTorch's
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,14 +170,33 @@ def test_options_of_towers_are_refused_for_the_starter(command, option, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def row(graph: str = "g", centred: float = 1.0, change: float = 0.0, **values: object) -> parity.ParityRow:
+    kept = {"is_float": True, "n_windows": 100, "relative": 1e-5, "n_wrong": 0, "raw": 1.0} | values
+    return parity.ParityRow(graph, 1, 0.5, kept.pop("raw"), centred, 0.5, change, **kept)
+
+
 def test_each_limit_is_named():
-    row = parity.ParityRow("g", 1, 0.5, 0.9, 0.8, 0.5, -0.2, True, 100)
-    assert len(row.failures()) == 4
+    poor = row(centred=0.8, change=-0.2, raw=0.9, relative=2e-4, n_wrong=3)
+    assert len(poor.failures()) == 5
     with pytest.raises(parity.ParityError, match=r"mAP change -20.00 points, limit -2.0"):
-        parity.require_parity([row])
-    parity.require_parity([parity.ParityRow("g", 1, 0.0, 1.0, 1.0, 0.5, -0.019, True, 100)])
-    assert parity.ParityRow("text x", 1, 0.0, 1.0, 0.96, 0.5, 0.0, False, 100).failures() == []
-    assert len(parity.ParityRow("audio x", 1, 0.0, 1.0, 0.96, 0.5, 0.0, False, 100).failures()) == 1
+        parity.require_parity([poor])
+    parity.require_parity([row(change=-0.019)])
+    assert "0.0002 of the largest logit, limit 0.0001" in row(relative=2e-4).failures()[0]
+    assert "3 other bits where |logit| is above 0.001" in row(n_wrong=3).failures()[0]
+    assert (
+        row(is_float=False, relative=0.5, n_wrong=9).failures() == []
+    )  # int8 is judged by its bits as a whole
+    assert row("text x", 0.96, is_float=False).failures() == []
+    assert len(row("audio x", 0.96, is_float=False).failures()) == 1
+
+
+def test_a_float_graph_is_compared_relative_to_the_largest_logit(tmp_path):
+    (tmp_path / "g").touch()
+    reference = np.asarray([[20.0, 0.5, -0.0005], [-4.0, 0.002, 3.0]], np.float32)
+    found = reference + np.asarray([[0.002, 0, 0.001], [0, -0.0025, 0]], np.float32)
+    compared = parity.compare("g", tmp_path / "g", reference, found, 1.0, 1.0, True, 2)
+    assert compared.relative == pytest.approx(0.0025 / 20, rel=1e-3)
+    assert compared.n_wrong == 1  # 0.002; -0.0005 is not sure
 
 
 def test_figures_land_in_manifest_and_card(exported, tmp_path):
