@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,116 +25,23 @@ if __name__ == "__main__":  # run as a file: the packages lie beside this folder
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from edge.bundle import (
-    AudioInput,
     Bundle,
     Calibration,
     Decoy,
     EncoderEntry,
     GoldenEntry,
-    HeadEntry,
-    ImageInput,
     Manifest,
     Modality,
-    Runtime,
     TextInput,
     new_code_space,
     write_bundle,
 )
 from edge.codes import pack
 from edge.errors import FieldcubeError
+from export.encoder_part import Part
 from export.model_card import STARTER_LIMITS, STARTER_MADE, write_card
-from export.runtimes import EncodeSentence, EncodeWindow
-from export.sources import Source
+from export.runtimes import EncodeSentence
 from train.checkpoint import Checkpoint
-
-TEXT_TOLERANCE = 0.05  # |golden logit| from which a bit of a sentence must be equal on any CPU
-GOLDEN_SENTENCES = (
-    "chainsaw",
-    "a dog barks",
-    "frogs calling at a pond",
-    "Strix aluco with common name Tawny Owl",
-    "gunshots",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class HeadPart:
-    """The head of an encoder, where it is a file of its own."""
-
-    name: str  # file name in the bundle
-    content: bytes
-    precision: str
-    n_features: int
-
-    def entry(self) -> HeadEntry:
-        """What the manifest says of it."""
-        digest = hashlib.sha256(self.content).hexdigest()
-        return HeadEntry(self.name, digest, self.precision, self.n_features)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One exported encoder, ready for a bundle."""
-
-    modality: Modality
-    runtime: Runtime
-    precision: str
-    name: str  # file name in the bundle
-    content: bytes
-    input: AudioInput | ImageInput | TextInput
-    tokenizer_json: bytes | None
-    golden_inputs: NDArray[Any]  # windows [n, window_samples], or sentences [n]
-    golden_logits: NDArray[np.float32]  # [n, n_bits]
-    tolerance: float
-    head: HeadPart | None = None
-
-    def entry(self) -> EncoderEntry:
-        """What the manifest says of it."""
-        digest = hashlib.sha256(self.content).hexdigest()
-        head = self.head.entry() if self.head else None
-        return EncoderEntry(
-            self.modality, self.runtime, self.precision, self.name, digest, self.input, head=head
-        )
-
-
-def audio_part(
-    source: Source, runtime: Runtime, precision: str, file: Path, encode: EncodeWindow, tolerance: float
-) -> Part:
-    """Wrap an exported audio encoder."""
-    audio = source.checkpoint.settings.audio
-    golden = np.round(source.golden * 32767).astype(np.int16)
-    logits = np.stack([encode(window.astype(np.float32) / np.float32(32767)) for window in golden])
-    entry_input = AudioInput(audio.sample_rate_hz, audio.window_samples)
-    name = f"audio.{file.suffix[1:]}"
-    return Part(
-        "audio", runtime, precision, name, file.read_bytes(), entry_input, None, golden, logits, tolerance
-    )
-
-
-def text_entry(max_tokens: int, tokenizer_json: bytes, pad_id: int | None = None) -> TextInput:
-    """The input of a text encoder whose tokenizer travels as tokenizer.json."""
-    return TextInput(max_tokens, "tokenizer.json", hashlib.sha256(tokenizer_json).hexdigest(), pad_id)
-
-
-def text_part(
-    file: Path, precision: str, tokenizer_json: bytes, max_tokens: int, encode: EncodeSentence
-) -> Part:
-    """Wrap an exported text encoder."""
-    logits = np.stack([encode(sentence) for sentence in GOLDEN_SENTENCES])
-    entry_input = text_entry(max_tokens, tokenizer_json)
-    sentences = np.asarray(GOLDEN_SENTENCES)
-    return Part(
-        "text",
-        "onnx",
-        precision,
-        "text.onnx",
-        file.read_bytes(),
-        entry_input,
-        tokenizer_json,
-        sentences,
-        logits,
-        TEXT_TOLERANCE,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +107,61 @@ def existing(folder: Path, code_space: str) -> Bundle | None:
     return bundle if bundle.manifest.code_space == code_space else None
 
 
+@dataclass(slots=True)
+class _Contents:
+    """What a bundle is going to hold."""
+
+    n_bits: int
+    files: dict[str, bytes] = field(default_factory=dict)
+    entries: list[EncoderEntry] = field(default_factory=list)
+    golden: dict[Modality, dict[str, NDArray[Any]]] = field(default_factory=dict)
+    tolerances: dict[Modality, float] = field(default_factory=dict)
+
+    def keep(self, before: Bundle, parts: Sequence[Part]) -> None:
+        """Take over from a bundle what `parts` do not replace."""
+        new = {(part.modality, part.runtime) for part in parts}
+        for entry in before.manifest.encoders:
+            if (entry.modality, entry.runtime) not in new:
+                self.entries.append(entry)
+                self.files[entry.file] = before.read(entry)
+                if isinstance(entry.input, TextInput):
+                    self.files[entry.input.tokenizer] = before.read_tokenizer(entry)
+                if entry.head is not None:
+                    self.files[entry.head.file] = before.read_head(entry) or b""
+        reference = before.manifest.reference
+        if reference is not None:  # made with an encoder of this release: its codes still hold
+            self.files[reference.file] = before.read(reference)
+        for each in before.manifest.golden:
+            self.golden[each.modality] = before.golden(each.modality) or {}
+            self.tolerances[each.modality] = each.tolerance
+
+    def add(self, part: Part) -> None:
+        """Put an encoder in."""
+        self.files[part.name] = part.content
+        if part.tokenizer_json is not None:
+            self.files["tokenizer.json"] = part.tokenizer_json
+        if part.head is not None:
+            self.files[part.head.name] = part.head.content
+        self.entries.append(part.entry())
+        arrays = self.golden.setdefault(part.modality, {})
+        arrays["texts" if part.modality == "text" else "inputs"] = part.golden_inputs
+        arrays[f"logits_{part.runtime}"] = part.golden_logits
+        arrays[f"codes_{part.runtime}"] = pack(part.golden_logits, self.n_bits)
+        self.tolerances[part.modality] = max(part.tolerance, self.tolerances.get(part.modality, 0.0))
+
+    def write_golden(self) -> tuple[GoldenEntry, ...]:
+        """Put the golden examples into files; what the manifest says of them."""
+        entries = []
+        for modality, arrays in self.golden.items():
+            stream = io.BytesIO()
+            np.savez_compressed(stream, **arrays)
+            name = f"golden_{modality}.npz"
+            self.files[name] = stream.getvalue()
+            digest = hashlib.sha256(self.files[name]).hexdigest()
+            entries.append(GoldenEntry(modality, name, digest, self.tolerances[modality]))
+        return tuple(entries)
+
+
 def assemble(
     folder: Path,
     release: Release,
@@ -208,63 +170,25 @@ def assemble(
     figures: dict[str, Any],
 ) -> Bundle:
     """Write a bundle of `parts`, keeping encoders of other runtimes from a bundle of the same release in `folder`."""
-    code_space, n_bits = release.code_space, release.n_bits
-    before = existing(folder, code_space)
-    files: dict[str, bytes] = {}
-    entries: list[EncoderEntry] = []
-    golden: dict[Modality, dict[str, NDArray[Any]]] = {}
-    tolerances: dict[Modality, float] = {}
-    if before is not None:
-        new = {(part.modality, part.runtime) for part in parts}
-        figures = {**before.manifest.figures, **figures}
-        for entry in before.manifest.encoders:
-            if (entry.modality, entry.runtime) not in new:
-                entries.append(entry)
-                files[entry.file] = before.read(entry)
-                if isinstance(entry.input, TextInput):
-                    files[entry.input.tokenizer] = before.read_tokenizer(entry)
-                if entry.head is not None:
-                    files[entry.head.file] = before.read_head(entry) or b""
-        if (
-            before.manifest.reference is not None
-        ):  # made with an encoder of this release: its codes still hold
-            files[before.manifest.reference.file] = before.read(before.manifest.reference)
-        for each in before.manifest.golden:
-            golden[each.modality] = before.golden(each.modality) or {}
-            tolerances[each.modality] = each.tolerance
-    for part in parts:
-        files[part.name] = part.content
-        if part.tokenizer_json is not None:
-            files["tokenizer.json"] = part.tokenizer_json
-        if part.head is not None:
-            files[part.head.name] = part.head.content
-        entries.append(part.entry())
-        arrays = golden.setdefault(part.modality, {})
-        arrays["texts" if part.modality == "text" else "inputs"] = part.golden_inputs
-        arrays[f"logits_{part.runtime}"] = part.golden_logits
-        arrays[f"codes_{part.runtime}"] = pack(part.golden_logits, n_bits)
-        tolerances[part.modality] = max(part.tolerance, tolerances.get(part.modality, 0.0))
+    n_bits = release.n_bits
+    before = existing(folder, release.code_space)
+    contents = _Contents(n_bits)
     calibration = Calibration("logistic", **release.calibration) if release.calibration else None
-    if calibration is None and before is not None:  # fitted to the reference codes
-        calibration = before.manifest.calibration
-    golden_entries = []
-    for modality, arrays in golden.items():
-        stream = io.BytesIO()
-        np.savez_compressed(stream, **arrays)
-        name = f"golden_{modality}.npz"
-        files[name] = stream.getvalue()
-        golden_entries.append(
-            GoldenEntry(modality, name, hashlib.sha256(files[name]).hexdigest(), tolerances[modality])
-        )
+    if before is not None:
+        figures = {**before.manifest.figures, **figures}
+        contents.keep(before, parts)
+        calibration = calibration or before.manifest.calibration  # fitted to the reference codes
+    for part in parts:
+        contents.add(part)
     manifest = Manifest(
         name=release.name,
         version="1",
-        code_space=code_space,
+        code_space=release.code_space,
         code_bits=n_bits,
-        encoders=tuple(sorted(entries, key=lambda e: (e.modality, e.runtime))),
+        encoders=tuple(sorted(contents.entries, key=lambda e: (e.modality, e.runtime))),
         calibration=calibration,
         decoys=tuple(Decoy(text, pack(encode_text(text), n_bits).tobytes()) for text in release.decoys),
-        golden=tuple(golden_entries),
+        golden=contents.write_golden(),
         licence=release.licence,
         licence_note=release.licence_note,
         provenance={
@@ -276,10 +200,13 @@ def assemble(
         figures=figures,
         reference=None if before is None else before.manifest.reference,
     )
-    files["MODEL_CARD.md"] = write_card(
-        manifest, {name: len(content) for name, content in files.items()}
-    ).encode()
-    return write_bundle(folder, manifest, files)
+    return _write(folder, manifest, contents.files)
+
+
+def _write(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> Bundle:
+    """Write a bundle with its model card."""
+    sizes = {name: len(content) for name, content in files.items()}
+    return write_bundle(folder, manifest, {**files, "MODEL_CARD.md": write_card(manifest, sizes).encode()})
 
 
 def add_figures(folder: Path, figures: dict[str, Any]) -> Bundle:
@@ -289,10 +216,7 @@ def add_figures(folder: Path, figures: dict[str, Any]) -> Bundle:
     files = {
         p.name: p.read_bytes() for p in folder.iterdir() if p.name not in ("manifest.json", "MODEL_CARD.md")
     }
-    files["MODEL_CARD.md"] = write_card(
-        manifest, {name: len(content) for name, content in files.items()}
-    ).encode()
-    return write_bundle(folder, manifest, files)
+    return _write(folder, manifest, files)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,7 +26,8 @@ if __name__ == "__main__":  # run as a file: the packages lie beside this folder
 from edge.bundle import Bundle
 from edge.errors import FieldcubeError, UsageError
 from export import sources, tower_command
-from export.assemble import Part, assemble, audio_part, release_of, text_part
+from export.assemble import assemble, release_of
+from export.encoder_part import Part, audio_part, text_part
 from export.graphs import audio_to_onnx, text_to_onnx
 from export.parity import ParityRow, compare, compare_audio, print_rows, require_parity, retrieval
 from export.quantize import quantize_audio, quantize_text

@@ -28,7 +28,8 @@ if __name__ == "__main__":  # run as a file: the packages lie beside this folder
 from edge.bundle import Bundle, TextInput
 from edge.errors import FieldcubeError
 from export import sources, tower_command
-from export.assemble import Part, assemble, audio_part, existing, release_of
+from export.assemble import assemble, existing, release_of
+from export.encoder_part import Part, audio_part
 from export.graphs import DeployedAudio
 from export.parity import ParityRow, compare_audio, print_rows, require_parity
 from export.runtimes import EncodeSentence, onnx_text, tflite_observation

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from edge.bundle import AudioInput, Modality, Runtime
-from export.assemble import HeadPart, Part, text_entry
+from export.encoder_part import HeadPart, Part, text_entry
 from export.parity import ParityRow, compare, least_centred, retrieval
 from export.runtimes import onnx_observation, onnx_text, tflite_observation, tflite_text
 from export.tower_graphs import (
