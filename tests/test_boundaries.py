@@ -94,6 +94,7 @@ PACKAGES: dict[str, dict[str, set[str] | None]] = {
 }  # fmt: skip
 ALSO = {  # what is measured, and what trains, is what is deployed
     "train.evaluate": {"edge.encoder"},
+    "train.evaluate_bundle": {"edge.encoder"},
     "train.dataset_examples": {"edge.images"},
 }
 
