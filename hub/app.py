@@ -1,0 +1,130 @@
+"""The hub's ASGI application: what recorders send, in CBOR; what people ask is in routers of other modules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cbor2
+from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from edge import __version__
+from edge.batch import encode_receipt
+from edge.errors import FieldcubeError, HubError, WireError
+from hub.clips import keep_clip
+from hub.enrolment import enrol
+from hub.guard import Guard
+from hub.ingest import Ingest
+from hub.refusal import RefusedError, TooLargeError
+from hub.settings import Settings
+from hub.store_registry import Registry
+
+if TYPE_CHECKING:
+    from edge.bundle import Bundle
+    from hub.archive import Archive
+
+CBOR = "application/cbor"
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """What the routes work with: `request.app.state.hub`. bundle: of the codes that are searched, None = no search."""
+
+    registry: Registry
+    archive: Archive
+    bundle: Bundle | None
+    settings: Settings
+    ingest: Ingest
+    now_ns: Callable[[], int]
+
+
+def create_app(
+    registry: Registry,
+    archive: Archive,
+    bundle: Bundle | None,
+    settings: Settings,
+    ingest: Ingest,
+    now_ns: Callable[[], int],
+    token: str | None = None,
+) -> FastAPI:
+    """Return the application. token: what people must bring, None = nobody else can reach it."""
+    app = FastAPI(title="fieldcube hub", version=__version__)
+    app.state.hub = Hub(registry, archive, bundle, settings, ingest, now_ns)
+    app.add_exception_handler(FieldcubeError, _refused)
+    _add_device_routes(app, app.state.hub)
+    if token is not None:
+        app.add_middleware(Guard, token=token)
+    return app
+
+
+def _add_device_routes(app: FastAPI, hub: Hub) -> None:
+    @app.post("/v1/enrolment", tags=["recorders"], openapi_extra=_body("envelope of purpose enrolment"))
+    async def enrolment(request: Request) -> Response:
+        """Make a recorder's key known: {"status": "enrolled"} with a valid code, "pending" until a person approves."""
+        body = await read_body(request, hub.settings.max_body_bytes)
+        device = await run_in_threadpool(enrol, hub.registry, body, hub.now_ns())
+        return _answer(request, {"status": device.status, "fingerprint": device.fingerprint})
+
+    @app.post("/v1/batches", tags=["recorders"], openapi_extra=_body("envelope of purpose batch"))
+    async def batches(request: Request) -> Response:
+        """Keep a batch; the receipt says what is on the disk."""
+        body = await read_body(request, hub.settings.max_body_bytes)
+        receipt = await run_in_threadpool(hub.ingest.take, body)
+        return Response(encode_receipt(receipt), media_type=CBOR)
+
+    @app.post("/v1/clips", tags=["recorders"], openapi_extra=_body("envelope of purpose clip"))
+    async def clips(request: Request) -> Response:
+        """Keep a clip that somebody asked for."""
+        body = await read_body(request, hub.settings.max_body_bytes)
+        await run_in_threadpool(keep_clip, hub.registry, hub.settings.clips_folder, body, hub.now_ns())
+        return _answer(request, {"status": "kept"})
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the body of a request, which is never held beyond the limit. Raises TooLargeError."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise TooLargeError(f"body: expected at most {limit} bytes, found {declared}")
+    chunks, n_bytes = [], 0
+    async for chunk in request.stream():
+        n_bytes += len(chunk)
+        if n_bytes > limit:
+            raise TooLargeError(f"body: expected at most {limit} bytes, found more")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def status_of(error: FieldcubeError) -> int:
+    """Return the HTTP status that an error is answered with."""
+    if isinstance(error, RefusedError):
+        return error.status
+    if isinstance(error, WireError):
+        return 400
+    return 503 if isinstance(error, HubError) else 422
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Answer an error; recorders get CBOR, people JSON."""
+    assert isinstance(error, FieldcubeError)
+    headers = {}
+    if isinstance(error, RefusedError) and error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    return _answer(request, {"error": str(error)}, status_of(error), headers)
+
+
+def _answer(
+    request: Request, table: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    accepted = request.headers.get("accept", "*/*")
+    is_cbor = request.url.path.startswith("/v1/") and "application/json" not in accepted
+    content = cbor2.dumps(dict(table)) if is_cbor else json.dumps(table).encode()
+    return Response(content, status, headers, media_type=CBOR if is_cbor else "application/json")
+
+
+def _body(description: str) -> dict[str, Any]:
+    """Return what OpenAPI says of a CBOR body."""
+    content = {CBOR: {"schema": {"type": "string", "format": "binary"}}}
+    return {"requestBody": {"required": True, "description": description, "content": content}}

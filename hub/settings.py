@@ -1,0 +1,67 @@
+"""Settings of one hub: where its files lie, where it listens, and how much it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from edge import require
+from edge.errors import UsageError
+
+MAX_BODY_BYTES = 8 << 20  # of one request
+MAX_CLIP_BYTES = 8 << 20
+DEFAULT_PORT = 8077
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a hub runs.
+
+    folder: of everything it keeps; host, port: where it listens, port 0 = any free one; max_body_bytes: of one request;
+    quota_bytes_per_day: of one recorder; max_waiting: batches that wait for the disk before more are told to come again.
+    """
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    max_body_bytes: int = MAX_BODY_BYTES
+    quota_bytes_per_day: int = 1 << 30
+    max_waiting: int = 256
+
+    def __post_init__(self) -> None:
+        require.text(UsageError, "host", self.host)
+        require.integer(UsageError, "port", self.port, 0, 65_535)
+        require.integer(UsageError, "max_body_bytes", self.max_body_bytes, 1024, 1 << 30)
+        require.integer(UsageError, "quota_bytes_per_day", self.quota_bytes_per_day, 1, 1 << 50)
+        require.integer(UsageError, "max_waiting", self.max_waiting, 1, 1 << 20)
+
+    @property
+    def registry_path(self) -> Path:
+        """Return where the registry is."""
+        return self.folder / "hub.sqlite"
+
+    @property
+    def archive_path(self) -> Path:
+        """Return where the archive's default engine keeps its codes."""
+        return self.folder / "archive.sqlite"
+
+    @property
+    def clips_folder(self) -> Path:
+        """Return where clips are kept."""
+        return self.folder / "clips"
+
+    @property
+    def token_path(self) -> Path:
+        """Return where the token of the page and of /api is."""
+        return self.folder / "token"
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether others than this computer can reach it, so that people need the token."""
+        if self.host == "localhost":
+            return False
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:
+            return True

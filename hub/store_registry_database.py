@@ -1,0 +1,84 @@
+"""The registry's connections: one that writes and one that reads, each used by one thread at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from edge.errors import HubError
+from edge.store_schema import transaction
+from hub.refusal import NoRoomError
+from hub.store_registry_schema import migrate, version
+
+_BUSY_TIMEOUT_S = 10.0
+
+
+class Database:
+    """The registry's file. What a writing() block did is on the disk when the block has ended."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
+        with self._mapped():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = self._connect()
+        try:
+            with self._mapped():
+                version(self._writer, path)  # before WAL marks another program's database
+                self._writer.execute("PRAGMA journal_mode = WAL")
+                self._writer.execute("PRAGMA synchronous = FULL")  # NORMAL loses acknowledged rows
+                self._writer.execute("PRAGMA journal_size_limit = 67108864")
+                migrate(self._writer, path)
+                self._reader = self._connect()
+                self._reader.execute("PRAGMA query_only = ON")
+        except BaseException:
+            self._writer.close()
+            raise
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Run the block in one transaction. Raises NoRoomError where the disk is full, HubError for all else of SQLite."""
+        with self._write_lock, self._mapped(), transaction(self._writer):
+            yield self._writer
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Run the block on one state of the database. Raises HubError."""
+        with self._read_lock, self._mapped(), transaction(self._reader, "DEFERRED"):
+            yield self._reader
+
+    def limit_pages(self, n: int) -> None:
+        """Let the file have no more than n pages, as a full disk would."""
+        with self._write_lock, self._mapped():
+            self._writer.execute(f"PRAGMA max_page_count = {n}").fetchone()
+
+    def backup(self, path: Path) -> None:
+        """Write a copy of the whole registry to a new file while the hub runs. Raises HubError."""
+        with self._mapped(), closing(sqlite3.connect(path)) as copy, closing(self._connect()) as source:
+            source.backup(copy)
+
+    def close(self) -> None:
+        """Close the file; waits for a transaction that runs."""
+        with self._write_lock, self._read_lock:
+            self._writer.close()
+            self._reader.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """Turn SQLite's errors into the hub's."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            if "disk is full" in str(error):
+                raise NoRoomError(f"{self.path}: expected room for more, found {error}; make room") from error
+            raise HubError(
+                f"{self.path}: expected a registry that can be read and written, found {error}"
+            ) from error
