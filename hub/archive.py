@@ -90,5 +90,8 @@ class Archive(Protocol):
     def blocks(self, first_uid: int = 0) -> Iterator[ArchiveBlock]:
         """Walk through everything in the order of uid, for migration and export; blocks may be cut otherwise than they came."""
 
+    def codes_of(self, uids: Sequence[int]) -> Mapping[int, bytes]:
+        """Return the codes of those observations that are there, by uid: to search by one of them, or to rank anew."""
+
     def close(self) -> None:
         """Free what is held."""

@@ -1,0 +1,54 @@
+"""Blocks of an archive cut otherwise: into pieces that are cheap to read one by one, each with its own few names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge.batch import Run
+from edge.store_blocks import Columns, pack_columns, planes_of
+from hub.archive import ArchiveBlock
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def cut(block: ArchiveBlock, most: int) -> Iterator[tuple[ArchiveBlock, Columns, NDArray[np.uint64]]]:
+    """Give a block in pieces of at most `most` observations, with their columns and planes uint64 [n_planes, n].
+
+    Raises WireError for a run whose columns are damaged, StoreError for codes that are.
+    """
+    run = block.run
+    columns, planes = run.unpacked(), planes_of(run.codes, run.n)
+    if run.n <= most:
+        yield block, columns, planes
+        return
+    for start in range(0, run.n, most):
+        stop = min(start + most, run.n)
+        part = Columns(*(getattr(columns, field.name)[start:stop] for field in fields(Columns)))
+        cut_planes = np.ascontiguousarray(planes[:, start:stop])
+        source, sources = _only_used(part.source, run.sources)
+        boot, boots = _only_used(part.boot, run.boots)
+        own = replace(part, source=source, boot=boot)
+        packed = cut_planes.astype("<u8", copy=False).tobytes()
+        piece = Run(
+            run.first_seq + start, stop - start, run.code_space, sources, boots, pack_columns(own), packed
+        )
+        yield ArchiveBlock(block.first_uid + start, block.device, block.epoch, piece), own, cut_planes
+
+
+def after(block: ArchiveBlock, first_uid: int) -> ArchiveBlock:
+    """Return the part of a block from first_uid on, which lies in it or before it. Raises WireError."""
+    start = first_uid - block.first_uid
+    if start <= 0:
+        return block
+    return ArchiveBlock(first_uid, block.device, block.epoch, block.run.part(start, block.n))
+
+
+def _only_used(ids: NDArray[np.int64], names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return ids in a list of only those names that occur."""
+    used, renumbered = np.unique(ids, return_inverse=True)
+    return renumbered.astype(np.int64), tuple(names[each] for each in used)

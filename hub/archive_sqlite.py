@@ -1,0 +1,250 @@
+"""The archive on one machine: blocks in a SQLite file, their codes in memory as planes. Exact, nothing to start."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge.errors import ArchiveError
+from edge.store_blocks import UNKNOWN_WALL_NS
+from hub.archive import ArchiveBlock, ArchiveHit, Filter
+from hub.archive_scan import Nearest, Place, Scan, words_of
+from hub.archive_segments import (
+    BLOCK,
+    DEVICE,
+    EPOCH,
+    FIRST_SEQ,
+    OFFSET,
+    START,
+    Codes,
+    Segment,
+    Selection,
+    View,
+    passes,
+    selected,
+)
+from hub.archive_sqlite_file import ArchiveFile, Fresh, mapped
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DEFAULT_CACHE_BYTES = (
+    4 * 2**30
+)  # codes of 100 M observations; what is beyond is read from the disk by every search
+_HitRow = tuple[int, int, View, int]  # distance, uid, segment, row
+_Group = tuple[str, int]  # code space, planes
+
+
+class SqliteArchive:
+    """The archive in one file; several processes may have it open. See hub.archive.Archive for what the methods do.
+
+    Segments of codes are loaded by the first search that needs them and kept up to cache_bytes of memory.
+    """
+
+    @classmethod
+    def open(cls, path: Path | str, cache_bytes: int = DEFAULT_CACHE_BYTES) -> SqliteArchive:
+        """Open or create an archive. Raises ArchiveError: a place that cannot be written, another program's file."""
+        return cls(ArchiveFile.open(Path(path)), cache_bytes)
+
+    def __init__(self, file: ArchiveFile, cache_bytes: int) -> None:
+        self.path = file.path
+        self._file = file
+        self._cache_bytes = cache_bytes
+        self._n_cached_bytes = 0
+        self._writing = threading.Lock()
+        self._lock = threading.RLock()  # of everything below
+        self._groups: dict[_Group, list[Segment]] = {}
+        self._last_block = 0
+        self._seen: int | None = None  # the state of the file that memory knows
+        self._catch_up({})
+
+    def add(self, blocks: Sequence[ArchiveBlock]) -> None:
+        """Keep blocks; they are on the disk when it returns."""
+        with mapped(self.path):
+            fresh = self._file.prepared(blocks)
+            with self._writing:
+                self._file.insert(fresh)
+                with self._lock:
+                    self._catch_up({each.piece.first_uid: each for each in fresh})
+
+    def search(
+        self,
+        codes: NDArray[np.uint8],
+        code_space: str,
+        k: int,
+        where: Filter,
+        max_distance: Sequence[int] | None = None,
+    ) -> list[list[ArchiveHit]]:
+        """Return for each query the k nearest by (distance, uid), exact."""
+        limits = [None] * len(codes) if max_distance is None else list(max_distance)
+        nearest = [Nearest(words_of(code), k, most) for code, most in zip(codes, limits, strict=True)]
+        views = self._views(code_space, codes.shape[1] // 8)
+        scan = Scan()
+        for number, (group, view) in enumerate(views):
+            selection = selected(view, where)
+            if selection is None or all(each.limit(selection.first_uid) < 0 for each in nearest):
+                continue
+            held = self._codes(group, view)
+            for query in nearest:
+                for found, rows in _near(
+                    scan, held, view, selection, query.words, query.limit(selection.first_uid), where
+                ):
+                    query.take(found, Place(view.uids(rows), number, rows))
+        return [self._hits(each.result(), [view for _, view in views]) for each in nearest]
+
+    def histogram(
+        self, code: NDArray[np.uint8], code_space: str, where: Filter, max_distance: int, bin_s: int
+    ) -> Mapping[int, int]:
+        """Return how many observations lie within max_distance, by floor(wall_ns / 1e9 / bin_s)."""
+        counted: dict[int, int] = {}
+        scan, words = Scan(), words_of(code)
+        for group, view in self._views(code_space, words.size):
+            selection = selected(view, where)
+            if selection is None:
+                continue
+            held = self._codes(group, view)
+            for _, rows in _near(scan, held, view, selection, words, max_distance, where):
+                walls = held.walls[rows]
+                bins = walls[walls != UNKNOWN_WALL_NS] // (bin_s * 10**9)
+                for each, n in zip(*np.unique(bins, return_counts=True), strict=True):
+                    counted[int(each)] = counted.get(int(each), 0) + int(n)
+        return counted
+
+    def counts(self) -> Mapping[tuple[int, str], int]:
+        """Return how many observations there are of each (device, code space)."""
+        return self._file.counts()
+
+    def blocks(self, first_uid: int = 0) -> Iterator[ArchiveBlock]:
+        """Walk through everything in the order of uid."""
+        return self._file.blocks(first_uid)
+
+    def codes_of(self, uids: Sequence[int]) -> Mapping[int, bytes]:
+        """Return the codes of observations that are there."""
+        return self._file.codes_of(uids)
+
+    def close(self) -> None:
+        """Free what is held."""
+        self._file.close()
+        with self._lock:
+            self._groups.clear()
+
+    def _views(self, code_space: str, n_planes: int) -> list[tuple[_Group, View]]:
+        """Return every segment whose codes have at least so many planes, in the order in which they were made."""
+        with self._lock, mapped(self.path):
+            self._catch_up({})
+            groups = {key: each for key, each in self._groups.items() if key[0] == code_space}
+            if self._groups and not groups:
+                known = ", ".join(sorted({name for name, _ in self._groups}))
+                raise ArchiveError(
+                    f"{self.path}: expected codes of code space {code_space}, found only those of {known}; "
+                    "search with the bundle that made them"
+                )
+            if groups and max(n for _, n in groups) < n_planes:
+                raise ArchiveError(
+                    f"{self.path}: expected codes of {64 * n_planes} bits in code space {code_space}, found "
+                    f"{64 * max(n for _, n in groups)}; search with a prefix"
+                )
+            return [
+                (key, segment.view())
+                for key, each in groups.items()
+                if key[1] >= n_planes
+                for segment in each
+            ]
+
+    def _catch_up(self, fresh: Mapping[int, Fresh]) -> None:
+        """Take over blocks that were added since, by this process or another; fresh: those at hand, by first_uid."""
+        state = self._file.state()
+        if state == self._seen:
+            return
+        is_first = self._seen is None
+        for space, n_planes, piece in self._file.pieces(self._last_block):
+            segments = self._groups.setdefault((space, n_planes), [])
+            offset = 0
+            while offset < piece.n:
+                if not segments or not segments[-1].room:
+                    segments.append(Segment(len(segments)))
+                    if not is_first:  # at the start they stay on the disk until they are asked for
+                        segments[-1].codes = self._room(n_planes)
+                segment = segments[-1]
+                n = min(piece.n - offset, segment.room)
+                start = segment.append(piece, offset, n)
+                if segment.codes is not None:
+                    at_hand = fresh.get(piece.first_uid) or self._file.fresh(piece.block)
+                    at_hand.copy(segment.codes, start, offset, n)
+                offset += n
+            self._last_block = piece.block
+        self._seen = state
+
+    def _room(self, n_planes: int) -> Codes | None:
+        """Return memory for a segment, None where no more may be held."""
+        if self._n_cached_bytes >= self._cache_bytes:
+            return None
+        codes = Codes.empty(n_planes)
+        self._n_cached_bytes += codes.n_bytes
+        return codes
+
+    def _codes(self, group: _Group, view: View) -> Codes:
+        """Return the codes of a segment, from the disk where they are not held."""
+        with self._lock, mapped(self.path):
+            segment = self._groups[group][view.number]
+            if segment.codes is None:
+                room = self._room(group[1])
+                if room is not None:
+                    self._file.load(segment.view(), room)
+                    segment.codes = room
+            if segment.codes is not None:
+                return segment.codes
+        with mapped(self.path):
+            codes = Codes.empty(group[1])
+            self._file.load(view, codes)
+            return codes
+
+    def _hits(self, found: NDArray[np.int64], views: Sequence[View]) -> list[ArchiveHit]:
+        """Return hits of distance, uid, segment and row, int64 [4, n]; their facts are read from the disk."""
+        hits = []
+        with mapped(self.path), self._file.reader() as connection:
+            for distance, uid, number, row in found.T.tolist():
+                table = views[number].table
+                piece = int(np.searchsorted(table[START], row, side="right")) - 1
+                within = row - int(table[START, piece])
+                at = int(table[OFFSET, piece]) + within
+                facts = self._file.facts(connection, int(table[BLOCK, piece]))
+                wall_ns = int(facts.columns.wall_ns[at])
+                hits.append(
+                    ArchiveHit(
+                        uid,
+                        int(table[DEVICE, piece]),
+                        int(table[EPOCH, piece]),
+                        int(table[FIRST_SEQ, piece]) + within,
+                        distance,
+                        None if wall_ns == UNKNOWN_WALL_NS else wall_ns,
+                        facts.sources[int(facts.columns.source[at])],
+                        int(facts.columns.first_sample[at]),
+                        int(facts.columns.n_samples[at]),
+                        int(facts.columns.sample_rate_hz[at]),
+                    )
+                )
+        return hits
+
+
+def _near(
+    scan: Scan,
+    held: Codes,
+    view: View,
+    selection: Selection,
+    words: NDArray[np.uint64],
+    limit: int,
+    where: Filter,
+) -> Iterator[tuple[NDArray[np.uint16], NDArray[np.int64]]]:
+    """Give distances and rows of a segment within limit that a filter lets through."""
+    for planes, place in selection.parts(held.planes[:, : view.n]):
+        found, columns = scan.within(planes, words, limit)
+        rows = columns + place if isinstance(place, int) else place[columns]
+        if not selection.is_exact:
+            passing = passes(held.walls[rows], where)
+            found, rows = found[passing], rows[passing]
+        yield found, rows

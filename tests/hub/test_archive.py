@@ -1,0 +1,323 @@
+"""Every engine of the archive is held to the same: what tests/hub/archive_oracle.py says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.codes import from_planes
+from edge.errors import ArchiveError
+from edge.store_blocks import UNKNOWN_WALL_NS, planes_of
+from hub.archive import Archive, ArchiveBlock, Filter
+from hub.archive_sqlite import SqliteArchive
+from tests.hub.archive_oracle import Oracle
+from tests.simulate.archive_blocks import FIRST_WALL_NS, SPACE, block_of, fleet_blocks
+
+ROOT = Path(__file__).parents[2]
+HOUR_NS = 3600 * 10**9
+EVERYTHING = Filter()
+Opener = Callable[[], Archive]
+
+
+@pytest.fixture(params=["sqlite", "sqlite on disk"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+    """Return what opens this test's archive, again and again."""
+    archives: list[Archive] = []
+    cache_bytes = 0 if request.param == "sqlite on disk" else 2**30
+
+    def open_one() -> Archive:
+        archives.append(SqliteArchive.open(tmp_path / "archive.sqlite", cache_bytes))
+        return archives[-1]
+
+    yield open_one
+    for archive in archives:
+        archive.close()
+
+
+@pytest.fixture
+def archive(opened: Opener) -> Archive:
+    return opened()
+
+
+@pytest.fixture(scope="module")
+def fleet() -> list[ArchiveBlock]:
+    """Return 3 devices' observations over two days, few different codes so that many tie, some without a clock."""
+    return list(fleet_blocks(30_000, 3, run=1_700, spread=400, unknown=0.1))
+
+
+@pytest.fixture(scope="module")
+def oracle(fleet: list[ArchiveBlock]) -> Oracle:
+    return Oracle(fleet)
+
+
+def query(seed: int, n_bytes: int = 32) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, n_bytes, np.uint8)
+
+
+def answer(archive: Archive, codes: np.ndarray, k: int, where: Filter, most: int | None = None) -> object:
+    limits = None if most is None else [most] * len(codes)
+    return [
+        [(hit.distance, replace(hit, distance=0)) for hit in hits]
+        for hits in archive.search(codes, SPACE, k, where, limits)
+    ]
+
+
+WHERE = {
+    "everything": EVERYTHING,
+    "two devices": Filter(devices=frozenset({1, 3})),
+    "no device": Filter(devices=frozenset()),
+    "an unknown device": Filter(devices=frozenset({99})),
+    "a period": Filter(since_ns=FIRST_WALL_NS + 3 * HOUR_NS + 1, until_ns=FIRST_WALL_NS + 5 * HOUR_NS),
+    "from a time on": Filter(since_ns=FIRST_WALL_NS + 11 * HOUR_NS),
+    "before a time": Filter(until_ns=FIRST_WALL_NS + HOUR_NS // 3),
+    "an empty period": Filter(since_ns=5, until_ns=6),
+    "beyond every time": Filter(since_ns=-(2**70), until_ns=2**70),
+    "hours": Filter(hours=frozenset({23, 0, 3})),
+    "hours of a clock ahead": Filter(hours=frozenset({6, 7}), utc_offset_s=5 * 3600 + 2700),
+    "hours of a clock behind": Filter(hours=frozenset({1, 20}), utc_offset_s=-(3 * 3600 + 1800)),
+    "hours of an odd clock": Filter(hours=frozenset({2}), utc_offset_s=1234),
+    "no hour": Filter(hours=frozenset()),
+    "all at once": Filter(frozenset({2, 3}), FIRST_WALL_NS + HOUR_NS, FIRST_WALL_NS + 9 * HOUR_NS, frozenset({0, 1}), 60),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where", WHERE.values(), ids=WHERE.keys())
+def test_finds_what_the_oracle_finds(
+    archive: Archive, fleet: list[ArchiveBlock], oracle: Oracle, where: Filter
+) -> None:
+    archive.add(fleet)
+    codes = np.stack([query(1), query(2)])
+    for k in (1, 100):
+        assert answer(archive, codes, k, where) == [oracle.search(code, SPACE, k, where) for code in codes]
+    assert answer(archive, codes, 500, where, 105) == [
+        oracle.search(code, SPACE, 500, where, 105) for code in codes
+    ]
+
+
+@pytest.mark.parametrize("n_bytes", [8, 16, 24])
+def test_a_prefix_is_a_code_too(
+    archive: Archive, fleet: list[ArchiveBlock], oracle: Oracle, n_bytes: int
+) -> None:
+    archive.add(fleet)
+    code = query(3)[:n_bytes]
+    for where in (EVERYTHING, WHERE["hours"]):
+        assert answer(archive, code[None], 50, where) == [oracle.search(code, SPACE, 50, where)]
+
+
+def test_ties_go_to_the_smaller_uid_in_whatever_order_blocks_come(archive: Archive) -> None:
+    codes = np.zeros((3000, 32), np.uint8)
+    walls = np.full(3000, FIRST_WALL_NS)
+    blocks = [block_of(uid, 1, uid, codes, walls) for uid in (6000, 0, 9000, 3000)]
+    for block in blocks:
+        archive.add([block])
+    (hits,) = archive.search(codes[:1], SPACE, 4000, EVERYTHING)
+    assert [hit.uid for hit in hits] == list(range(4000))
+
+
+def test_the_complement_of_a_code_is_the_farthest(archive: Archive) -> None:
+    codes = np.stack([query(5), ~query(5)])
+    archive.add([block_of(0, 1, 0, codes, np.full(2, FIRST_WALL_NS))])
+    (hits,) = archive.search(codes[1:], SPACE, 5, EVERYTHING)
+    assert [(hit.uid, hit.distance) for hit in hits] == [(1, 0), (0, 256)]
+    assert archive.search(codes[1:], SPACE, 5, EVERYTHING, [255]) == [hits[:1]]
+    assert archive.search(codes[1:], SPACE, 5, EVERYTHING, [-1]) == [[]]
+
+
+def test_blocks_that_come_again_are_kept_once(
+    opened: Opener, fleet: list[ArchiveBlock], oracle: Oracle
+) -> None:
+    archive = opened()
+    archive.add(fleet[:10])
+    archive.add(fleet)
+    archive.add(fleet[3:7])
+    code = query(7)
+    expected = [oracle.search(code, SPACE, 300, EVERYTHING)]
+    assert answer(archive, code[None], 300, EVERYTHING) == expected
+    archive.close()
+    again = opened()
+    again.add(fleet[-2:])
+    assert answer(again, code[None], 300, EVERYTHING) == expected
+    assert sum(again.counts().values()) == 30_000
+
+
+def test_counts_by_device_and_code_space(archive: Archive) -> None:
+    walls = np.full(10, UNKNOWN_WALL_NS)
+    codes = np.stack([query(seed) for seed in range(10)])
+    assert archive.counts() == {}
+    archive.add([block_of(0, 1, 0, codes, walls), block_of(10, 2, 0, codes, walls, "other-1")])
+    archive.add([block_of(20, 1, 10, codes[:4], walls[:4])])
+    assert archive.counts() == {(1, SPACE): 14, (2, "other-1"): 10}
+
+
+def test_code_spaces_are_not_mixed_and_an_unknown_one_is_told(archive: Archive) -> None:
+    codes, walls = np.stack([query(1), query(2)]), np.full(2, FIRST_WALL_NS)
+    assert archive.search(codes, SPACE, 3, EVERYTHING) == [[], []]
+    archive.add([block_of(0, 1, 0, codes, walls), block_of(2, 1, 2, codes, walls, "other-1")])
+    (hits,) = archive.search(codes[:1], "other-1", 9, EVERYTHING)
+    assert [hit.uid for hit in hits] == [2, 3]
+    with pytest.raises(ArchiveError, match=r"no-such-2, found only those of other-1, simulated"):
+        archive.search(codes, "no-such-2", 3, EVERYTHING)
+
+
+def test_narrow_codes_are_found_by_prefixes_alone(archive: Archive) -> None:
+    codes, walls = np.stack([query(1), query(2)]), np.full(2, FIRST_WALL_NS)
+    archive.add([block_of(0, 1, 0, codes[:, :8], walls)])
+    with pytest.raises(ArchiveError, match="expected codes of 256 bits .*, found 64; search with a prefix"):
+        archive.search(codes, SPACE, 3, EVERYTHING)
+    archive.add([block_of(2, 1, 2, codes, walls)])
+    (wide,), (narrow,) = (
+        archive.search(code[None], SPACE, 3, EVERYTHING) for code in (codes[0], codes[0, :8])
+    )
+    assert [hit.uid for hit in wide] == [2, 3]
+    assert [(hit.uid, hit.distance) for hit in narrow[:2]] == [(0, 0), (2, 0)]
+    assert len(narrow) == 3
+
+
+@pytest.mark.parametrize("name", ["everything", "two devices", "a period", "hours of a clock ahead"])
+def test_histogram_counts_what_lies_within_a_distance(
+    archive: Archive, fleet: list[ArchiveBlock], oracle: Oracle, name: str
+) -> None:
+    archive.add(fleet)
+    code, bin_s = query(8), 1800
+    expected: dict[int, int] = {}
+    for _, hit in oracle.search(code, SPACE, 10**9, WHERE[name], 118):
+        if hit.wall_ns is not None:
+            number = hit.wall_ns // 10**9 // bin_s
+            expected[number] = expected.get(number, 0) + 1
+    assert archive.histogram(code, SPACE, WHERE[name], 118, bin_s) == expected
+    assert expected or name == "nothing"
+
+
+def test_gives_back_all_it_was_given_in_the_order_of_uid(
+    archive: Archive, fleet: list[ArchiveBlock], oracle: Oracle
+) -> None:
+    archive.add(fleet[5:])
+    archive.add(fleet[:5])
+    assert Oracle(list(archive.blocks())).rows == oracle.rows
+    assert Oracle(list(archive.blocks(12_345))).rows == oracle.rows[12_345:]
+    assert list(archive.blocks(30_000)) == []
+    walked = {block.first_uid: block for block in archive.blocks()}
+    observations = list(walked[0].run.observations("dev", 1))
+    assert observations == list(fleet[0].run.observations("dev", 1))[: len(observations)]
+
+
+def test_tells_the_codes_of_what_is_there(archive: Archive, fleet: list[ArchiveBlock]) -> None:
+    archive.add(fleet)
+    run = fleet[1].run
+    codes = from_planes(planes_of(run.codes, run.n))
+    first = fleet[1].first_uid
+    assert archive.codes_of([first + 1699, first, 30_000, -1]) == {
+        first: codes[0].tobytes(),
+        first + 1699: codes[1699].tobytes(),
+    }
+
+
+def test_many_short_runs_of_many_devices(archive: Archive) -> None:
+    blocks = list(fleet_blocks(8_000, 40, run=13, spread=300, unknown=0.02, seed=4))
+    known = Oracle(blocks)
+    archive.add(blocks)
+    code = query(9)
+    for where in (
+        EVERYTHING,
+        Filter(devices=frozenset(range(1, 40, 2))),
+        Filter(devices=frozenset({5}), since_ns=FIRST_WALL_NS + 400 * 10**9),
+        Filter(since_ns=FIRST_WALL_NS + 400 * 10**9, until_ns=FIRST_WALL_NS + 402 * 10**9),
+    ):
+        assert answer(archive, code[None], 60, where) == [known.search(code, SPACE, 60, where)]
+
+
+@pytest.mark.parametrize("n_devices", [1, 150])
+def test_more_than_a_segment_of_codes(archive: Archive, n_devices: int) -> None:
+    """Segments of 65,536; with many devices those asked for lie in more places than are scanned one by one."""
+    blocks = list(fleet_blocks(140_000, n_devices, run=900, seed=5))
+    archive.add(blocks)
+    codes = np.concatenate([from_planes(planes_of(block.run.codes, block.run.n)) for block in blocks])
+    devices = np.concatenate([np.full(block.n, block.device) for block in blocks])
+    code = query(10)
+    distances = np.unpackbits(codes ^ code, axis=1).sum(axis=1)
+    for where in (EVERYTHING, Filter(devices=frozenset({1, *range(2, 151, 2)}))):
+        rows = (
+            np.arange(len(codes))
+            if where.devices is None
+            else np.flatnonzero(np.isin(devices, [*where.devices]))
+        )
+        best = rows[np.lexsort((rows, distances[rows]))][:1000]
+        (hits,) = archive.search(code[None], SPACE, 1000, where)
+        assert [(hit.uid, hit.distance) for hit in hits] == [(int(uid), int(distances[uid])) for uid in best]
+
+
+def test_what_another_thread_adds_is_found_at_once_and_whole(archive: Archive) -> None:
+    blocks = list(fleet_blocks(40_000, 4, run=500, seed=6))
+    codes = np.stack([from_planes(planes_of(block.run.codes, block.run.n))[0] for block in blocks])
+    wrong: list[object] = []
+    n_added = 0
+
+    def nearest_uid(code: np.ndarray) -> int:
+        return archive.search(code[None], SPACE, 1, EVERYTHING)[0][0].uid
+
+    def ask() -> None:
+        while n_added < len(blocks):
+            n = n_added
+            asked = (0, n // 2, n - 1) if n else ()
+            wrong.extend(i for i in asked if nearest_uid(codes[i]) != 500 * i)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for i in range(0, len(blocks), 8):
+        archive.add(blocks[i : i + 8])
+        n_added = i + 8
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.simulate.archive_blocks import fleet_blocks
+from hub.archive_engines import open_archive
+archive = open_archive({place!r})
+for block in fleet_blocks(10**7, 3, run=800, seed=11):
+    archive.add([block])
+    print(block.first_uid + block.n, flush=True)
+"""
+
+
+def killed_after(place: str, n: int) -> int:
+    """Start a process that adds block after block, kill it after n observations, return how many it had told of."""
+    script = KILLED.format(root=str(ROOT), place=place)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    told = 0
+    for line in process.stdout:
+        told = int(line)
+        if told >= n:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    rest = process.stdout.read().split("\n")  # what it had told before it died
+    process.stdout.close()
+    process.wait()
+    return max([told, *(int(line) for line in rest[:-1] if line)])
+
+
+def test_nothing_that_was_added_is_lost_by_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "killed.sqlite"
+    told = killed_after(f"sqlite:{path}", 12_000)
+    archive = SqliteArchive.open(path)
+    n = sum(archive.counts().values())
+    assert told <= n <= told + 800
+    blocks = list(fleet_blocks(n, 3, run=800, seed=11))
+    assert Oracle(list(archive.blocks())).rows == Oracle(blocks).rows
+    archive.add(list(fleet_blocks(n + 1600, 3, run=800, seed=11)))
+    assert sum(archive.counts().values()) == n + 1600
+    archive.close()
