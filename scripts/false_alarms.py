@@ -325,7 +325,7 @@ def draw(curves: dict[str, list[float]], picture: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4))
     for name, values in curves.items():
-        axes.plot(SNR_DB, values, marker="o", label=name)
+        axes.plot(SNR_DB, values, marker="o", linestyle="--" if "decoys" in name else "-", label=name)
     axes.set_xlabel("level of the event over the background, dB above 300 Hz")
     axes.set_ylabel("events found")
     axes.set_ylim(0, 1)
