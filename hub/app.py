@@ -11,7 +11,6 @@ import cbor2
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from edge import __version__
 from edge.batch import encode_receipt
 from edge.errors import FieldcubeError, HubError, WireError
 from hub.clips import keep_clip
@@ -51,7 +50,7 @@ def create_app(
     token: str | None = None,
 ) -> FastAPI:
     """Return the application. token: what people must bring, None = nobody else can reach it."""
-    app = FastAPI(title="fieldcube hub", version=__version__)
+    app = FastAPI(title="fieldcube hub", version="1")  # of the paths, as in /v1
     app.state.hub = Hub(registry, archive, bundle, settings, ingest, now_ns)
     app.add_exception_handler(FieldcubeError, _refused)
     _add_device_routes(app, app.state.hub)
