@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cbor2
@@ -17,6 +16,7 @@ from hub.clips import keep_clip
 from hub.enrolment import enrol
 from hub.guard import Guard
 from hub.ingest import Ingest
+from hub.parts import Hub
 from hub.refusal import RefusedError, TooLargeError
 from hub.settings import Settings
 from hub.store_registry import Registry
@@ -26,18 +26,6 @@ if TYPE_CHECKING:
     from hub.archive import Archive
 
 CBOR = "application/cbor"
-
-
-@dataclass(frozen=True, slots=True)
-class Hub:
-    """What the routes work with: `request.app.state.hub`. bundle: of the codes that are searched, None = no search."""
-
-    registry: Registry
-    archive: Archive
-    bundle: Bundle | None
-    settings: Settings
-    ingest: Ingest
-    now_ns: Callable[[], int]
 
 
 def create_app(

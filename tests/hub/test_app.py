@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 
 from edge.batch import Progress, decode_receipt
-from hub.app import Hub
 from hub.enrolment import new_code
+from hub.parts import Hub
 from hub.serving import opened_hub, running
 from hub.settings import Settings
 from tests.hub.conftest import NOW_NS
