@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cbor2
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.staticfiles import StaticFiles
 
 from edge.batch import encode_receipt
 from edge.errors import FieldcubeError, HubError, WireError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from hub.archive import Archive
 
 CBOR = "application/cbor"
+_PAGE = Path(__file__).with_name("page")
 
 
 def create_app(
@@ -35,15 +38,20 @@ def create_app(
     settings: Settings,
     ingest: Ingest,
     now_ns: Callable[[], int],
-    token: str | None = None,
+    token: str,
+    routers: Sequence[APIRouter] = (),
 ) -> FastAPI:
-    """Return the application. token: what people must bring, None = nobody else can reach it."""
-    app = FastAPI(title="fieldcube hub", version="1")  # of the paths, as in /v1
+    """Return the application. token: what people must bring; routers: of what they ask, below /api."""
+    app = FastAPI(
+        title="fieldcube hub", version="1", docs_url=None, redoc_url=None
+    )  # their pages load from outside
     app.state.hub = Hub(registry, archive, bundle, settings, ingest, now_ns)
     app.add_exception_handler(FieldcubeError, _refused)
     _add_device_routes(app, app.state.hub)
-    if token is not None:
-        app.add_middleware(Guard, token=token)
+    for router in routers:
+        app.include_router(router)
+    app.mount("/", StaticFiles(directory=_PAGE, html=True, check_dir=False), name="page")
+    app.add_middleware(Guard, token=token, local_is_free=settings.local_is_free)
     return app
 
 

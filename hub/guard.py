@@ -1,4 +1,8 @@
-"""Guard: who may see the page and /api where others can reach the hub: whoever brings its token."""
+"""Guard: who may see the page and /api: whoever brings the hub's token, and who sits at the hub's own computer.
+
+A request is from the same computer where the hub listens on loopback alone, and neither the name it was asked by nor a
+header of a proxy says that it came from elsewhere. Behind a proxy everybody needs the token (--behind-proxy).
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,17 @@ from urllib.parse import parse_qs
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge.errors import HubError
 
 COOKIE = "fieldcube"
 LOGIN_PATH = "/login"
-_OPEN = ("/v1/", "/health")  # recorders bring their signature; health says only that the hub is alive
+_OPEN = "/v1/"  # recorders bring their signature
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+# nothing of the page comes from outside, and no other page may frame it
+_POLICY = "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
 _MAX_FORM_BYTES = 4096
 _YEAR_S = 365 * 86_400
 
@@ -59,28 +67,40 @@ def read_token(path: Path) -> str:
 
 
 class Guard:
-    """ASGI middleware: lets pass who brings the token as a bearer or in the cookie that the form has set."""
+    """ASGI middleware: lets pass who brings the token as a bearer or in the cookie that the form has set.
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app, self._token = app, token.encode()
+    local_is_free: whether requests of the same computer need none.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, *, local_is_free: bool) -> None:
+        self._app, self._token, self._local_is_free = app, token.encode(), local_is_free
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or hand the request on."""
         if scope["type"] != "http" or str(scope["path"]).startswith(_OPEN):
             await self._app(scope, receive, send)
             return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = _POLICY
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "same-origin"
+            await send(message)
+
         request = Request(scope, receive)
         if request.url.path == LOGIN_PATH:
             answer: Response = await self._login(request)
-        elif self._has_token(request):
-            await self._app(scope, receive, send)
+        elif (self._local_is_free and _is_local(request)) or self._has_token(request):
+            await self._app(scope, receive, send_guarded)
             return
         elif request.method == "GET" and not request.url.path.startswith("/api/"):
             answer = RedirectResponse(LOGIN_PATH, 303)
         else:
             answer = JSONResponse({"error": "expected the hub's token"}, 401, {"WWW-Authenticate": "Bearer"})
-        MutableHeaders(answer.headers)["Cache-Control"] = "no-store"
-        await answer(scope, receive, send)
+        answer.headers["Cache-Control"] = "no-store"
+        await answer(scope, receive, send_guarded)
 
     def _has_token(self, request: Request) -> bool:
         kind, _, bearer = request.headers.get("authorization", "").partition(" ")
@@ -107,3 +127,13 @@ class Guard:
             COOKIE, token.strip(), _YEAR_S, httponly=True, samesite="strict", secure=forwarded == "https"
         )
         return answer
+
+
+def _is_local(request: Request) -> bool:
+    """Return whether a request to a hub on loopback was made on the same computer, by a name that only it has.
+
+    A foreign page can make a browser ask 127.0.0.1, but not under the name 127.0.0.1 (DNS rebinding).
+    """
+    host = request.headers.get("host", "")
+    name = host.rsplit(":", 1)[0] if host.rpartition(":")[2].isdecimal() else host
+    return name.lower() in _LOCAL_NAMES and not any(header in request.headers for header in _PROXY_HEADERS)

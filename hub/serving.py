@@ -40,7 +40,7 @@ def opened_hub(
     At the end, what has been acknowledged is handed to the archive and everything is closed. Raises HubError.
     """
     settings.folder.mkdir(parents=True, exist_ok=True)
-    token = read_token(settings.token_path) if settings.is_open else None
+    token = read_token(settings.token_path)
     held = SqliteArchive.open(settings.archive_path) if archive is None else archive
     try:
         with (

@@ -10,7 +10,6 @@ from edge import require
 from edge.errors import UsageError
 
 MAX_BODY_BYTES = 8 << 20  # of one request
-MAX_CLIP_BYTES = 8 << 20
 DEFAULT_PORT = 8077
 
 
@@ -18,13 +17,15 @@ DEFAULT_PORT = 8077
 class Settings:
     """How a hub runs.
 
-    folder: of everything it keeps; host, port: where it listens, port 0 = any free one; max_body_bytes: of one request;
-    quota_bytes_per_day: of one recorder; max_waiting: batches that wait for the disk before more are told to come again.
+    folder: of everything it keeps; host, port: where it listens, port 0 = any free one; behind_proxy: a proxy passes on what
+    others send; max_body_bytes: of one request; quota_bytes_per_day: of one recorder; max_waiting: batches that wait for the
+    disk before more are told to come again.
     """
 
     folder: Path
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
+    behind_proxy: bool = False
     max_body_bytes: int = MAX_BODY_BYTES
     quota_bytes_per_day: int = 1 << 30
     max_waiting: int = 256
@@ -57,11 +58,13 @@ class Settings:
         return self.folder / "token"
 
     @property
-    def is_open(self) -> bool:
-        """Return whether others than this computer can reach it, so that people need the token."""
-        if self.host == "localhost":
+    def local_is_free(self) -> bool:
+        """Return whether people at the hub's own computer need no token: nobody else can reach it."""
+        if self.behind_proxy:
             return False
-        try:
-            return not ip_address(self.host).is_loopback
-        except ValueError:
+        if self.host == "localhost":
             return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False

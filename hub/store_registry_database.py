@@ -1,7 +1,13 @@
-"""The registry's connections: one that writes and one that reads, each used by one thread at a time."""
+"""The registry's connections: one that writes and one that reads, each used by one thread at a time.
+
+Commands may write beside a hub that runs: a lock file lets one process write or checkpoint at a time, since SQLite before
+3.51.3 can damage a WAL that two processes write and reset in the same moment.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -24,9 +30,10 @@ class Database:
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
         with self._mapped():
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock_file = os.open(path.with_name(path.name + "-lock"), os.O_RDWR | os.O_CREAT, 0o600)
             self._writer = self._connect()
         try:
-            with self._mapped():
+            with self._mapped(), self._alone():
                 version(self._writer, path)  # before WAL marks another program's database
                 self._writer.execute("PRAGMA journal_mode = WAL")
                 self._writer.execute("PRAGMA synchronous = FULL")  # NORMAL loses acknowledged rows
@@ -36,12 +43,13 @@ class Database:
                 self._reader.execute("PRAGMA query_only = ON")
         except BaseException:
             self._writer.close()
+            os.close(self._lock_file)
             raise
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Run the block in one transaction. Raises NoRoomError where the disk is full, HubError for all else of SQLite."""
-        with self._write_lock, self._mapped(), transaction(self._writer):
+        with self._write_lock, self._mapped(), self._alone(), transaction(self._writer):
             yield self._writer
 
     @contextmanager
@@ -63,13 +71,24 @@ class Database:
     def close(self) -> None:
         """Close the file; waits for a transaction that runs."""
         with self._write_lock, self._read_lock:
-            self._writer.close()
-            self._reader.close()
+            with self._alone():
+                self._reader.close()
+                self._writer.close()
+            os.close(self._lock_file)
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(
             self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Run the block while no other process writes to the file."""
+        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:

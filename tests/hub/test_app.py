@@ -141,3 +141,16 @@ def test_people_need_the_token_where_others_can_reach_the_hub(tmp_path: Path) ->
             assert {"httponly", "samesite=strict"} <= set(entered.headers["set-cookie"].lower().split("; "))
             assert client.get("/openapi.json").status_code == 200
             assert client.post("/v1/batches", content=b"").status_code == 400  # recorders sign instead
+
+
+def test_on_loopback_only_what_came_from_elsewhere_needs_the_token(served: Running) -> None:
+    client = served.client
+    assert client.get("/openapi.json").status_code == 200
+    for headers in ({"host": "hub.example"}, {"x-forwarded-for": "192.0.2.1"}, {"via": "1.1 proxy"}):
+        assert client.get("/openapi.json", headers=headers).status_code == 303
+        assert client.get("/api/devices", headers=headers).status_code == 401
+
+
+def test_behind_a_proxy_everybody_needs_the_token(tmp_path: Path) -> None:
+    for served in run(Settings(tmp_path / "hub", port=0, behind_proxy=True)):
+        assert served.client.get("/openapi.json").status_code == 303
