@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge.batch import Run
+from edge.errors import ArchiveError
 from edge.store_blocks import Columns, pack_columns, planes_of
 from hub.archive import ArchiveBlock
 
@@ -52,3 +53,20 @@ def _only_used(ids: NDArray[np.int64], names: tuple[str, ...]) -> tuple[NDArray[
     """Return ids in a list of only those names that occur."""
     used, renumbered = np.unique(ids, return_inverse=True)
     return renumbered.astype(np.int64), tuple(names[each] for each in used)
+
+
+def require_codes(place: str, widths: Mapping[str, int], code_space: str, n_planes: int) -> None:
+    """Raise ArchiveError where an archive that is not empty has no codes that a query could be compared with.
+
+    place: of the archive; widths: the most planes of each code space that it has; n_planes: of the query.
+    """
+    if widths and code_space not in widths:
+        raise ArchiveError(
+            f"{place}: expected codes of code space {code_space}, found only those of "
+            f"{', '.join(sorted(widths))}; search with the bundle that made them"
+        )
+    if widths and widths[code_space] < n_planes:
+        raise ArchiveError(
+            f"{place}: expected codes of {64 * n_planes} bits in code space {code_space}, found "
+            f"{64 * widths[code_space]}; search with a prefix"
+        )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge.errors import ArchiveError
 from edge.store_blocks import UNKNOWN_WALL_NS
 from hub.archive import ArchiveBlock, ArchiveHit, Filter
+from hub.archive_blocks import require_codes
 from hub.archive_scan import Nearest, Place, Scan, words_of
 from hub.archive_segments import (
     BLOCK,
@@ -137,17 +137,8 @@ class SqliteArchive:
         with self._lock, mapped(self.path):
             self._catch_up({})
             groups = {key: each for key, each in self._groups.items() if key[0] == code_space}
-            if self._groups and not groups:
-                known = ", ".join(sorted({name for name, _ in self._groups}))
-                raise ArchiveError(
-                    f"{self.path}: expected codes of code space {code_space}, found only those of {known}; "
-                    "search with the bundle that made them"
-                )
-            if groups and max(n for _, n in groups) < n_planes:
-                raise ArchiveError(
-                    f"{self.path}: expected codes of {64 * n_planes} bits in code space {code_space}, found "
-                    f"{64 * max(n for _, n in groups)}; search with a prefix"
-                )
+            widths = {space: max(n for name, n in self._groups if name == space) for space, _ in self._groups}
+            require_codes(str(self.path), widths, code_space, n_planes)
             return [
                 (key, segment.view())
                 for key, each in groups.items()

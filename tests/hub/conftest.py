@@ -16,6 +16,12 @@ from tests.simulate.recorder import Recorder
 NOW_NS = 1_790_000_000 * 10**9
 
 
+@pytest.fixture(scope="session")
+def chdb_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the one folder of ClickHouse embedded that this process may own; each test has a database of its own in it."""
+    return tmp_path_factory.mktemp("chdb")
+
+
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Registry]:
     with Registry.open(tmp_path / "hub.sqlite") as opened:
