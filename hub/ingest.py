@@ -7,6 +7,7 @@ a crash left on the way goes there at the next start. The archive knows blocks b
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -50,13 +51,15 @@ def opened(registry: Registry, purpose: Purpose, body: bytes) -> tuple[Device, b
 class Ingest:
     """Takes batches from any number of threads. Use it as a context manager or call close().
 
-    now_ns: the clock, UTC. max_waiting: batches that may wait for the disk.
+    now_ns: the clock, UTC. max_waiting: batches that may wait for the disk. Raises HubError where another process takes in
+    batches of this registry.
     """
 
     def __init__(
         self, registry: Registry, archive: Archive, now_ns: Callable[[], int], max_waiting: int = 256
     ) -> None:
         self._registry, self._archive, self._now_ns = registry, archive, now_ns
+        self._lock = registry.database.lock_ingest()
         self._arrivals: queue.Queue[_Waiting | None] = queue.Queue(max_waiting)
         self._news = threading.Event()
         self._stopping = threading.Event()
@@ -110,6 +113,7 @@ class Ingest:
         self._committer.join()
         self._news.set()
         self._archiver.join()
+        os.close(self._lock)
 
     def __enter__(self) -> Ingest:
         return self

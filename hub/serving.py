@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -52,42 +54,53 @@ def opened_hub(
         held.close()
 
 
-def server_of(app: FastAPI, settings: Settings) -> uvicorn.Server:
-    """Return a server that listens where the settings say once it runs."""
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        access_log=False,
-        limit_concurrency=_CONNECTIONS,
-        backlog=_CONNECTIONS,
-        timeout_keep_alive=120,  # a recorder keeps its connection from batch to batch
-        timeout_graceful_shutdown=10,
-        proxy_headers=True,
-        forwarded_allow_ips="127.0.0.1",
-    )
-    return uvicorn.Server(config)
+class Server(uvicorn.Server):
+    """Listens where the settings say once it runs. listening: called with the port as soon as it does."""
+
+    def __init__(self, app: FastAPI, settings: Settings, listening: Callable[[int], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                access_log=False,
+                limit_concurrency=_CONNECTIONS,
+                backlog=_CONNECTIONS,
+                timeout_keep_alive=120,  # a recorder keeps its connection from batch to batch
+                timeout_graceful_shutdown=10,
+                proxy_headers=True,
+                forwarded_allow_ips="127.0.0.1",
+            )
+        )
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.started:
+            self._listening(int(self.servers[0].sockets[0].getsockname()[1]))
 
 
 @contextmanager
 def running(app: FastAPI, settings: Settings) -> Iterator[str]:
     """Run the application in a thread and give its URL. Raises HubError where it cannot listen."""
-    server = server_of(app, settings)
-    thread = threading.Thread(target=server.run, name="uvicorn", daemon=True)
+    ports: queue.Queue[int | None] = queue.Queue()
+    server = Server(app, settings, ports.put)
+
+    def serve() -> None:
+        try:
+            server.run()
+        except SystemExit:  # how uvicorn tells that it cannot listen
+            ports.put(None)
+
+    thread = threading.Thread(target=serve, name="uvicorn", daemon=True)
     thread.start()
-    until = time.monotonic() + _START_S
-    while not server.started:
-        if not thread.is_alive() or time.monotonic() > until:
-            raise HubError(f"{settings.host}:{settings.port}: expected a free place to listen, found none")
-        time.sleep(0.01)
+    port = ports.get(timeout=_START_S)
+    if port is None:
+        raise HubError(f"{settings.host}:{settings.port}: expected a free place to listen, found none")
     try:
-        yield f"http://{settings.host}:{port_of(server)}"
+        yield f"http://{settings.host}:{port}"
     finally:
         server.should_exit = True
         thread.join()
-
-
-def port_of(server: uvicorn.Server) -> int:
-    """Return the port on which a running server listens."""
-    return int(server.servers[0].sockets[0].getsockname()[1])

@@ -58,6 +58,20 @@ class Database:
         with self._read_lock, self._mapped(), transaction(self._reader, "DEFERRED"):
             yield self._reader
 
+    def lock_ingest(self) -> int:
+        """Return a descriptor that keeps other processes from taking in batches here until it is closed. Raises HubError."""
+        path = self.path.with_name(self.path.name + "-ingest")
+        with self._mapped():
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise HubError(
+                f"{path}: expected no other hub on this folder, found one that runs; stop it"
+            ) from error
+        return descriptor
+
     def limit_pages(self, n: int) -> None:
         """Let the file have no more than n pages, as a full disk would."""
         with self._write_lock, self._mapped():
