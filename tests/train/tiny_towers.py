@@ -34,16 +34,25 @@ CLAP_AUDIO = {
 }
 
 
-def tiny_open_clip(folder: Path) -> str:
+# for what is traced layer by layer: every kind of layer once
+SHALLOW_AUDIO = {
+    "patch_embeds_hidden_size": 16,
+    "hidden_size": 32,
+    "depths": [1, 1],
+    "num_attention_heads": [1, 2],
+}
+
+
+def tiny_open_clip(folder: Path, layers: int = 2) -> str:
     """Write open_clip_config.json and open_clip_model.safetensors; returns the source for open_towers."""
     make_torchvision_importable()
     from open_clip import CLIP
 
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    model = CLIP(**CLIP_CONFIG)
+    parts = {name: {**CLIP_CONFIG[name], "layers": layers} for name in ("vision_cfg", "text_cfg")}
     settings = {
-        "model_cfg": CLIP_CONFIG,
+        "model_cfg": {**CLIP_CONFIG, **parts},
         "preprocess_cfg": {
             "mean": [0.5, 0.4, 0.3],
             "std": [0.2, 0.3, 0.4],
@@ -52,6 +61,7 @@ def tiny_open_clip(folder: Path) -> str:
         },
     }
     (folder / "open_clip_config.json").write_text(json.dumps(settings))
+    model = CLIP(**settings["model_cfg"])
     save_file(
         {name: value.contiguous() for name, value in model.state_dict().items()},
         folder / "open_clip_model.safetensors",
@@ -59,13 +69,17 @@ def tiny_open_clip(folder: Path) -> str:
     return f"open_clip:local-dir:{folder}"
 
 
-def tiny_clap(folder: Path, **audio: object) -> str:
+def tiny_clap(folder: Path, text_layers: int = 2, **audio: object) -> str:
     """Write what ClapModel.save_pretrained writes, and tokenizer.json; returns the source for open_towers."""
     make_torchvision_importable()
     from transformers import ClapConfig, ClapModel
 
     torch.manual_seed(0)
-    config = ClapConfig(text_config=CLAP_TEXT, audio_config=CLAP_AUDIO | audio, projection_dim=16)
+    config = ClapConfig(
+        text_config={**CLAP_TEXT, "num_hidden_layers": text_layers},
+        audio_config=CLAP_AUDIO | audio,
+        projection_dim=16,
+    )
     ClapModel(config).save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes(byte_tokenizer_json(config))
     return f"clap:{folder}"
