@@ -153,6 +153,7 @@ def _frozen_phase(
         epochs=s.frozen_epochs,
         batch=s.batch,
         rate=s.rate,
+        final_rate=s.final_rate,
         weight_decay=s.weight_decay,
         balanced=s.balanced,
         large=settings.large_head,

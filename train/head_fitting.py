@@ -19,7 +19,7 @@ from train.model import HashCoder
 from train.objectives import HashObjective, hash_terms
 
 logger = logging.getLogger(__name__)
-FINAL_RATE = 1e-6
+FINAL_RATE = 1e-6  # of the cosine, where no schedule says another
 GAUGED = 2000  # classes that the gauges look at
 
 
@@ -63,11 +63,12 @@ def epoch_order(
     n = max(len(classes) // batch, 1) * batch
     if not balanced:
         return np.resize(random.permutation(len(classes)), n)
-    members = {c: random.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)}
-    keys = list(members)
+    in_classes = np.argsort(classes, kind="stable")
+    keys, firsts = np.unique(classes[in_classes], return_index=True)
+    members = [random.permutation(each) for each in np.split(in_classes, firsts[1:])]
     order = []
     for turn in range(-(-n // len(keys))):
-        order += [members[keys[k]][turn % len(members[keys[k]])] for k in random.permutation(len(keys))]
+        order += [members[k][turn % len(members[k])] for k in random.permutation(len(keys))]
     return np.asarray(order[:n], dtype=np.int64)
 
 
@@ -110,6 +111,7 @@ def fit_heads(
     epochs: int = 5,
     batch: int = 256,
     rate: float = 1e-3,
+    final_rate: float = FINAL_RATE,
     weight_decay: float = 1e-2,
     balanced: bool = True,
     large: bool = False,
@@ -120,15 +122,15 @@ def fit_heads(
 ) -> tuple[HashCoder, HashCoder]:
     """Train heads on cached features; returns (observation's, text's) in eval mode. Everything follows from the seed.
 
-    Several processes train on a share of each batch, with the result of one.
+    Several processes train on a share of each batch, with the result of one; a batch holds a multiple of their number.
 
     Args:
         later_epochs: that another phase will train: the rate's cosine spans them too.
         log: terms and gauges of every epoch.
     """
     torch.manual_seed(seed)
-    batch = min(batch, len(pairs.classes))
-    share = batch // n_processes()
+    share = max(min(batch, len(pairs.classes)) // n_processes(), 1)
+    batch = share * n_processes()
     own = slice(rank() * share, (rank() + 1) * share)
     heads = (
         HashCoder(pairs.observation.shape[2], n_bits, large).to(device),
@@ -141,7 +143,7 @@ def fit_heads(
     steps = tqdm(drawn, total=epochs * per_epoch, desc="heads", unit="step", disable=rank() > 0 or None)
     for step, (observation, text, classes) in enumerate(steps):
         for group in optimiser.param_groups:
-            group["lr"] = cosine_rate(step, (epochs + later_epochs) * per_epoch, rate, FINAL_RATE)
+            group["lr"] = cosine_rate(step, (epochs + later_epochs) * per_epoch, rate, final_rate)
         observation_logits = heads[0](torch.from_numpy(observation[own]).to(device))
         text_logits = heads[1](torch.from_numpy(text[own]).to(device))
         terms = hash_terms(
@@ -180,10 +182,14 @@ def fit_view_head(
     batch = min(batch, n_items)
     head = HashCoder(features.shape[2], n_bits, large)
     optimiser = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=weight_decay)
-    n_steps = epochs * (n_items // batch)
+    per_epoch = n_items // batch
+    n_steps = epochs * per_epoch
+    order = np.empty(0, np.int64)
     for step in range(n_steps):
-        epoch, place = divmod(step, n_items // batch)
-        rows = np.random.default_rng([seed, epoch]).permutation(n_items)[place * batch : (place + 1) * batch]
+        epoch, place = divmod(step, per_epoch)
+        if place == 0:
+            order = np.random.default_rng([seed, epoch]).permutation(n_items)
+        rows = order[place * batch : (place + 1) * batch]
         random = np.random.default_rng([seed, epoch, place])
         first = random.integers(len(features), size=batch)
         second = (first + random.integers(1, len(features), size=batch)) % len(features)

@@ -185,6 +185,7 @@ def fit(pairs: CachedPairs, settings: HashRunSettings) -> tuple[nn.Module, nn.Mo
         epochs=s.frozen_epochs + s.epochs,
         batch=s.batch,
         rate=s.rate,
+        final_rate=s.final_rate,
         weight_decay=s.weight_decay,
         balanced=s.balanced,
         large=settings.large_head,

@@ -126,3 +126,20 @@ def test_features_that_do_not_fit_are_refused():
         CachedPairs(views, classes, centres[:11], np.arange(11))
     with pytest.raises(PairError, match="ascending"):
         CachedPairs(views, classes, centres, np.arange(N_CLASSES)[::-1])
+
+
+def test_an_epoch_takes_every_class_equally_often_and_its_items_in_turn():
+    classes = np.array([7, 3, 7, 7, 5, 3, 7, 7])
+    order = epoch_order(classes, 8, True, np.random.default_rng(0))
+    assert sorted((classes[order] == c).sum() for c in (3, 5, 7)) == [2, 3, 3]
+    assert set(order[classes[order] == 5].tolist()) == {4}
+    sevens = order[classes[order] == 7].tolist()
+    assert len(set(sevens)) == len(sevens)
+
+
+def test_the_rate_ends_where_it_is_said_to():
+    rates = [
+        fit_heads(pairs(), N_BITS, HashObjective(), epochs=2, batch=32, final_rate=final)[0].state_dict()
+        for final in (1e-6, 1e-3)
+    ]
+    assert not torch.equal(rates[0]["bits.weight"], rates[1]["bits.weight"])

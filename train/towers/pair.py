@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,7 +47,7 @@ def without_padding(content: bytes, source: str) -> bytes:
 def first_line(error: Exception) -> str:
     """The kind of an error of another library and how its message begins."""
     lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+    return textwrap.shorten(f"{type(error).__name__}: {lines[0] if lines else ''}", 400, placeholder=" ...")
 
 
 @dataclass(frozen=True, slots=True)
