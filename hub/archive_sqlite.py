@@ -21,6 +21,7 @@ from hub.archive_segments import (
     OFFSET,
     START,
     Codes,
+    N,
     Segment,
     Selection,
     View,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 DEFAULT_CACHE_BYTES = (
     4 * 2**30
 )  # codes of 100 M observations; what is beyond is read from the disk by every search
-_HitRow = tuple[int, int, View, int]  # distance, uid, segment, row
 _Group = tuple[str, int]  # code space, planes
 
 
@@ -116,7 +116,16 @@ class SqliteArchive:
 
     def counts(self) -> Mapping[tuple[int, str], int]:
         """Return how many observations there are of each (device, code space)."""
-        return self._file.counts()
+        counted: dict[tuple[int, str], int] = {}
+        with self._lock, mapped(self.path):
+            self._catch_up({})
+            views = [(key[0], each.view()) for key, segments in self._groups.items() for each in segments]
+        for space, view in views:
+            devices, which = np.unique(view.table[DEVICE], return_inverse=True)
+            sums = np.bincount(which, weights=view.table[N], minlength=devices.size)
+            for device, n in zip(devices.tolist(), sums.tolist(), strict=True):
+                counted[device, space] = counted.get((device, space), 0) + int(n)
+        return counted
 
     def blocks(self, first_uid: int = 0) -> Iterator[ArchiveBlock]:
         """Walk through everything in the order of uid."""

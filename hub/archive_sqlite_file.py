@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +59,6 @@ _WALK = (
     " FROM block JOIN code_space ON code_space.id = block.code_space WHERE first_uid >= ? ORDER BY first_uid LIMIT ?"
 )
 _HOLDER = "SELECT first_uid, n, codes FROM block WHERE first_uid <= ? ORDER BY first_uid DESC LIMIT 1"
-_COUNTS = (
-    "SELECT device, name, sum(n) FROM block JOIN code_space ON code_space.id = block.code_space"
-    " GROUP BY device, name"
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,11 +173,6 @@ class ArchiveFile:
             if len(self._facts) > _FACTS_KEPT:
                 self._facts.popitem(last=False)
         return facts
-
-    def counts(self) -> Mapping[tuple[int, str], int]:
-        """Return how many observations there are of each (device, code space)."""
-        with mapped(self.path), self.reader() as connection:
-            return {(device, space): n for device, space, n in connection.execute(_COUNTS)}
 
     def blocks(self, first_uid: int) -> Iterator[ArchiveBlock]:
         """Walk through everything in the order of uid."""
