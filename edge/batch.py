@@ -277,7 +277,7 @@ def encode_batch(batch: Batch) -> bytes:
 
 def decode_batch(payload: bytes) -> Batch:
     """Return the batch in CBOR bytes; unknown keys are ignored. Raises WireError for anything else, and nothing else."""
-    table = _mapping("batch", payload, _BATCH_KEYS)
+    table = decode_mapping("batch", payload, _BATCH_KEYS)
     try:
         device_id, epoch = table["device"], table["epoch"]
         return Batch(
@@ -314,7 +314,7 @@ def encode_receipt(receipt: Receipt) -> bytes:
 
 def decode_receipt(payload: bytes) -> Receipt:
     """Return the receipt in CBOR bytes; unknown keys are ignored. Raises WireError."""
-    table = _mapping("receipt", payload, ("epoch", "progress", "conflicts", "clips"))
+    table = decode_mapping("receipt", payload, ("epoch", "progress", "conflicts", "clips"))
     try:
         progress = {name: _progress(table["progress"][name]) for name in STREAMS}
         clips = tuple((int(epoch), int(seq)) for epoch, seq in table["clips"])
@@ -337,7 +337,7 @@ def encode_envelope(device_id: str, payload: bytes, signature: bytes) -> bytes:
 
 def decode_envelope(body: bytes) -> tuple[str, bytes, bytes]:
     """Return (device_id, payload, signature) of an envelope, nothing of it checked yet but its shape. Raises WireError."""
-    table = _mapping("envelope", body, ("device", "payload", "signature"))
+    table = decode_mapping("envelope", body, ("device", "payload", "signature"))
     device_id, payload, signature = table["device"], table["payload"], table["signature"]
     require.text(WireError, "device", device_id)
     require.instance(WireError, "payload", payload, (bytes,))
@@ -347,13 +347,57 @@ def decode_envelope(body: bytes) -> tuple[str, bytes, bytes]:
     return device_id, payload, signature
 
 
-def _mapping(what: str, payload: bytes, keys: Sequence[str]) -> Mapping[str, Any]:
+def decode_mapping(what: str, payload: bytes, keys: Sequence[str]) -> Mapping[str, Any]:
+    """Return the CBOR mapping in bytes from outside, of this format and with these keys. Raises WireError.
+
+    Tags are refused: among them are regular expressions, cycles, and numbers of any length.
+    """
     try:
-        table = cbor2.loads(payload, max_depth=MAX_DEPTH)
+        table = cbor2.loads(
+            payload,
+            max_depth=MAX_DEPTH,
+            semantic_decoders=_NO_TAGS,
+            tag_hook=_refuse_tag,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+        )
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
         raise WireError(f"{what}: expected CBOR, found damaged bytes ({error})") from error
     require.version(WireError, what, table, FORMAT_VERSION, "update whichever side is older")
     return require.keys(WireError, what, table, ("format_version", *keys))
+
+
+def _refuse_tag(*_: object) -> object:
+    raise ValueError("a tag, which no message has")
+
+
+# what cbor2 knows to make of tags; the rest comes to the hook
+_KNOWN_TAGS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    25,
+    28,
+    29,
+    30,
+    35,
+    36,
+    37,
+    52,
+    54,
+    100,
+    256,
+    258,
+    260,
+    261,
+    1004,
+    43000,
+    55799,
+)
+_NO_TAGS = dict.fromkeys(_KNOWN_TAGS, _refuse_tag)
 
 
 def _run(each: Sequence[Any]) -> Run:

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cbor2
-
 from edge import require
-from edge.batch import FORMAT_VERSION, MAX_DEPTH
+from edge.batch import decode_mapping
 from edge.durable import write_file
 from edge.errors import WireError
 from edge.observation import MAX_INT
@@ -47,12 +45,7 @@ def keep_clip(registry: Registry, folder: Path, body: bytes, now_ns: int) -> Pat
 
 
 def _request(payload: bytes) -> Mapping[str, Any]:
-    try:
-        table = cbor2.loads(payload, max_depth=MAX_DEPTH)
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
-        raise WireError(f"clip: expected CBOR, found damaged bytes ({error})") from error
-    require.version(WireError, "clip", table, FORMAT_VERSION, "update whichever side is older")
-    checked = require.keys(WireError, "clip", table, ("format_version", "epoch", "seq", "name", "audio"))
+    checked = decode_mapping("clip", payload, ("epoch", "seq", "name", "audio"))
     require.integer(WireError, "epoch", checked["epoch"], 0, MAX_INT)
     require.integer(WireError, "seq", checked["seq"], 0, MAX_INT)
     require.text(WireError, "name", checked["name"])

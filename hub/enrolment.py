@@ -7,10 +7,8 @@ import hashlib
 import secrets
 from typing import Any
 
-import cbor2
-
 from edge import require
-from edge.batch import FORMAT_VERSION, MAX_DEPTH, decode_envelope
+from edge.batch import decode_envelope, decode_mapping
 from edge.device_key import is_signed
 from edge.errors import WireError
 from hub.refusal import UnauthorizedError
@@ -54,12 +52,7 @@ def enrol(registry: Registry, body: bytes, now_ns: int) -> Device:
 
 
 def _request(payload: bytes) -> dict[str, Any]:
-    try:
-        table = cbor2.loads(payload, max_depth=MAX_DEPTH)
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
-        raise WireError(f"enrolment: expected CBOR, found damaged bytes ({error})") from error
-    require.version(WireError, "enrolment", table, FORMAT_VERSION, "update whichever side is older")
-    checked = require.keys(WireError, "enrolment", table, ("format_version", "device", "public", "code"))
+    checked = decode_mapping("enrolment", payload, ("device", "public", "code"))
     require.text(WireError, "device", checked["device"])
     if len(checked["device"]) > MAX_NAME_CHARACTERS or not checked["device"].isprintable():
         raise WireError(f"device: expected at most {MAX_NAME_CHARACTERS} printable characters")

@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 MAX_TOGETHER = 64  # batches of one commit
 _MAX_BLOCKS = 512  # handed to the archive at once
-_RETRY_S = 5.0  # after the archive has failed
 
 _Waiting = tuple[Arrival, "Future[Kept]"]
 
@@ -51,15 +50,21 @@ def opened(registry: Registry, purpose: Purpose, body: bytes) -> tuple[Device, b
 class Ingest:
     """Takes batches from any number of threads. Use it as a context manager or call close().
 
-    now_ns: the clock, UTC. max_waiting: batches that may wait for the disk. Raises HubError where another process takes in
+    now_ns: the clock, UTC. max_waiting: batches that may wait for the disk; retry_s: until an archive that failed is tried
+    again. Raises HubError where another process takes in
     batches of this registry.
     """
 
     def __init__(
-        self, registry: Registry, archive: Archive, now_ns: Callable[[], int], max_waiting: int = 256
+        self,
+        registry: Registry,
+        archive: Archive,
+        now_ns: Callable[[], int],
+        max_waiting: int = 256,
+        retry_s: float = 5.0,
     ) -> None:
         self._registry, self._archive, self._now_ns = registry, archive, now_ns
-        self._lock = registry.database.lock_ingest()
+        self._lock, self._retry_s = registry.database.lock_ingest(), retry_s
         self._arrivals: queue.Queue[_Waiting | None] = queue.Queue(max_waiting)
         self._news = threading.Event()
         self._stopping = threading.Event()
@@ -84,11 +89,20 @@ class Ingest:
         batch = decode_batch(payload)
         if batch.device_id != device.name:
             raise WireError(f"device: expected a batch of {device.name!r}, found one of {batch.device_id!r}")
-        return self.submit_arrival(self._arrival(device, batch, len(body)))
+        return self.submit_arrival(self.arrival(device, batch, len(body)))
 
     def keep(self, device: Device, batch: Batch) -> Receipt:
         """Keep a batch of which the caller knows who sent it, as from a frame or a folder of recordings."""
-        return self.submit_arrival(self._arrival(device, batch, 0)).result().receipt
+        return self.submit_arrival(self.arrival(device, batch, 0)).result().receipt
+
+    def arrival(self, device: Device, batch: Batch, n_bytes: int) -> Arrival:
+        """Check and digest the observations of a batch that came as n_bytes. Raises WireError."""
+        columns = tuple(run.unpacked() for run in batch.runs)
+        key = self._registry.intake.digest_key
+        digests = tuple(
+            run_digests(run, unpacked, key) for run, unpacked in zip(batch.runs, columns, strict=True)
+        )
+        return Arrival(device.number, batch, columns, digests, n_bytes)
 
     def submit_arrival(self, arrival: Arrival) -> Future[Kept]:
         """Let an arrival wait for the next commit. Raises RefusedError where too many wait."""
@@ -98,7 +112,9 @@ class Ingest:
         try:
             self._arrivals.put_nowait((arrival, waiting))
         except queue.Full:
-            raise RefusedError(f"expected fewer batches than {self._arrivals.maxsize} at once") from None
+            raise RefusedError(
+                f"expected fewer batches than {self._arrivals.maxsize} at once; come again"
+            ) from None
         return waiting
 
     def wait_archived(self, timeout_s: float | None = None) -> bool:
@@ -120,14 +136,6 @@ class Ingest:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _arrival(self, device: Device, batch: Batch, n_bytes: int) -> Arrival:
-        columns = tuple(run.unpacked() for run in batch.runs)
-        key = self._registry.intake.digest_key
-        digests = tuple(
-            run_digests(run, unpacked, key) for run, unpacked in zip(batch.runs, columns, strict=True)
-        )
-        return Arrival(device.number, batch, columns, digests, n_bytes)
 
     def _commit_all(self) -> None:
         """Commit what waits, several batches at once, until None comes."""
@@ -189,7 +197,7 @@ class Ingest:
             ) as error:  # the thread must live on; nothing is lost, the codes wait in the outbox
                 level = logging.WARNING if isinstance(error, HubError) else logging.ERROR
                 log.log(level, "the archive does not take codes, they wait in the registry: %r", error)
-                if not is_last and not self._stopping.wait(_RETRY_S):
+                if not is_last and not self._stopping.wait(self._retry_s):
                     self._news.set()
                     continue
             else:

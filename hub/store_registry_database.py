@@ -28,6 +28,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
+        self._is_doubtful = False
         with self._mapped():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock_file = os.open(path.with_name(path.name + "-lock"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -36,11 +37,8 @@ class Database:
             with self._mapped(), self._alone():
                 version(self._writer, path)  # before WAL marks another program's database
                 self._writer.execute("PRAGMA journal_mode = WAL")
-                self._writer.execute("PRAGMA synchronous = FULL")  # NORMAL loses acknowledged rows
-                self._writer.execute("PRAGMA journal_size_limit = 67108864")
                 migrate(self._writer, path)
-                self._reader = self._connect()
-                self._reader.execute("PRAGMA query_only = ON")
+                self._prepare()
         except BaseException:
             self._writer.close()
             os.close(self._lock_file)
@@ -48,9 +46,16 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Run the block in one transaction. Raises NoRoomError where the disk is full, HubError for all else of SQLite."""
-        with self._write_lock, self._mapped(), self._alone(), transaction(self._writer):
-            yield self._writer
+        """Run the block in one transaction. Raises NoRoomError where the disk is full, HubError for all else of SQLite.
+
+        After an error of the disk SQLite may let the next commit succeed over what the error has lost: both connections
+        are opened anew then, which reads what the disk really has.
+        """
+        with self._write_lock:
+            if self._is_doubtful:
+                self._reopen()
+            with self._mapped(), self._alone(), transaction(self._writer):
+                yield self._writer
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -90,6 +95,21 @@ class Database:
                 self._writer.close()
             os.close(self._lock_file)
 
+    def _prepare(self) -> None:
+        """Set up the writer, and open the reader."""
+        self._writer.execute("PRAGMA synchronous = FULL")  # NORMAL loses acknowledged rows
+        self._writer.execute("PRAGMA journal_size_limit = 67108864")
+        self._reader = self._connect()
+        self._reader.execute("PRAGMA query_only = ON")
+
+    def _reopen(self) -> None:
+        with self._read_lock, self._mapped(), self._alone():
+            self._reader.close()
+            self._writer.close()
+            self._writer = self._connect()
+            self._prepare()
+            self._is_doubtful = False
+
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(
             self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
@@ -112,6 +132,7 @@ class Database:
         except (sqlite3.Error, OSError) as error:
             if "disk is full" in str(error):
                 raise NoRoomError(f"{self.path}: expected room for more, found {error}; make room") from error
+            self._is_doubtful = True
             raise HubError(
                 f"{self.path}: expected a registry that can be read and written, found {error}"
             ) from error
