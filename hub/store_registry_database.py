@@ -88,12 +88,15 @@ class Database:
             source.backup(copy)
 
     def close(self) -> None:
-        """Close the file; waits for a transaction that runs."""
+        """Close the file; waits for a transaction that runs. Closing twice is as closing once."""
         with self._write_lock, self._read_lock:
+            if self._lock_file < 0:
+                return
             with self._alone():
                 self._reader.close()
                 self._writer.close()
             os.close(self._lock_file)
+            self._lock_file = -1
 
     def _prepare(self) -> None:
         """Set up the writer, and open the reader."""

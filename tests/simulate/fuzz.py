@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from copy import deepcopy
 from decimal import Decimal
 from typing import Any
 
@@ -49,7 +50,7 @@ def exchanged(message: bytes, random: np.random.Generator) -> bytes:
     table = cbor2.loads(message)
     for _ in range(int(random.integers(1, 4))):
         holder, key = _place(table, random)
-        value = _VALUES[int(random.integers(0, len(_VALUES)))]
+        value = deepcopy(_VALUES[int(random.integers(0, len(_VALUES)))])  # a later round may change it
         kind = int(random.integers(0, 8))
         if kind == 0:
             del holder[key]
