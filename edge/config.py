@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from edge import require
 from edge.errors import ConfigError
@@ -20,6 +20,7 @@ else:
     import tomli as tomllib
 
 REFERENCE = "firmware_configs/README.md"
+Link = Literal["lte", "satellite", "lora"]
 STDIN = "-"  # as an input: raw signed 16-bit little-endian sound from standard input
 
 
@@ -148,6 +149,38 @@ class Monitor:
 
 
 @dataclass(frozen=True, slots=True)
+class Sync:
+    """Where codes are sent, and over what.
+
+    hub: its URL, None = nowhere; code: single-use enrolment code, None = a person at the hub approves; key: of this
+    device, None = device.key beside the store; ca_file: PEM of who may vouch for the hub, None = as the system says;
+    link: what is sent; daily_bytes: None = no limit; batch_bytes: largest batch; interval_s: between visits of
+    `edge-sync --follow`; clips: sound that somebody at the hub asks for may leave the device.
+    """
+
+    hub: str | None = None
+    code: str | None = None
+    key: Path | None = None
+    ca_file: Path | None = None
+    link: Link = "lte"
+    daily_bytes: int | None = None
+    batch_bytes: int = 262_144
+    interval_s: float = 900.0
+    clips: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("hub", "code"):
+            if getattr(self, name) is not None:
+                require.text(ConfigError, name, getattr(self, name))
+        require.one_of(ConfigError, "link", self.link, get_args(Link))
+        if self.daily_bytes is not None:
+            require.integer(ConfigError, "daily_bytes", self.daily_bytes, 1_000, 2**50)
+        require.integer(ConfigError, "batch_bytes", self.batch_bytes, 1_000, 4_000_000)
+        require.number(ConfigError, "interval_s", self.interval_s, 1, 86_400)
+        require.one_of(ConfigError, "clips", self.clips, (True, False))
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of a configuration file; each field is a [section] of it, each field of those a key."""
 
@@ -155,15 +188,17 @@ class Config:
     audio: Audio = field(default_factory=Audio)
     encoder: Encoding = field(default_factory=Encoding)
     monitor: Monitor = field(default_factory=Monitor)
+    sync: Sync = field(default_factory=Sync)
 
 
-SECTIONS: Mapping[str, type[Deployment] | type[Audio] | type[Encoding] | type[Monitor]] = {
+SECTIONS: Mapping[str, type[Deployment] | type[Audio] | type[Encoding] | type[Monitor] | type[Sync]] = {
     "deployment": Deployment,
     "audio": Audio,
     "encoder": Encoding,
     "monitor": Monitor,
+    "sync": Sync,
 }
-_PATHS = frozenset({"bundle", "queries", "store", "clips_dir"})
+_PATHS = frozenset({"bundle", "queries", "store", "clips_dir", "key", "ca_file"})
 
 
 def read_config(path: Path) -> Config:

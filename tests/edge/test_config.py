@@ -96,7 +96,7 @@ def test_one_input_needs_no_list_and_a_dash_is_standard_input(tmp_path: Path) ->
         ),
         (
             "hop_s = 5",
-            "hop_s: unknown key; expected one of deployment, audio, encoder, monitor. All keys: "
+            "hop_s: unknown key; expected one of deployment, audio, encoder, monitor, sync. All keys: "
             "firmware_configs/README.md",
         ),
         ("[encoder]\nthreads = 0", "[encoder] threads: expected an integer from 1 to 64, found 0"),
@@ -255,12 +255,15 @@ def test_the_service_starts_again_for_ever_as_its_own_user_with_the_installed_co
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_systemd_accepts_the_service(tmp_path: Path) -> None:
-    unit = tmp_path / "edge-monitor.service"
-    text = (FIRMWARE / "systemd" / "edge-monitor.service").read_text(encoding="utf-8")
-    unit.write_text(text.replace("/opt/fieldcube/bin/edge-monitor", sys.executable), encoding="utf-8")
+@pytest.mark.parametrize("name", ["edge-monitor.service", "edge-sync.service", "edge-sync.timer"])
+def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
+    for source in (FIRMWARE / "systemd").iterdir():
+        text = source.read_text(encoding="utf-8")
+        (tmp_path / source.name).write_text(
+            re.sub(r"/opt/fieldcube/bin/edge-\w+", sys.executable, text), encoding="utf-8"
+        )
     done = subprocess.run(
-        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False
+        ["systemd-analyze", "verify", str(tmp_path / name)], capture_output=True, text=True, check=False
     )
-    complaints = [line for line in done.stderr.splitlines() if "edge-monitor" in line]
+    complaints = [line for line in done.stderr.splitlines() if "edge-" in line]
     assert (done.returncode, complaints) == (0, [])

@@ -1,0 +1,213 @@
+"""Visits to the hub: one after the other until all is delivered, or for ever; waiting longer after each failure."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from edge.batch import STREAMS, Progress
+from edge.clock import Clock, SystemClock
+from edge.config import Sync
+from edge.device_key import DeviceKey
+from edge.errors import ConfigError, StoreError, SyncError
+from edge.observation import iso_utc
+from edge.store_cursor import SyncCursor
+from edge.store_runs import StoreRuns
+from edge.sync_backoff import MAX_RETRY_AFTER_S, delay_s
+from edge.sync_carrier import Carrier, RefusedError
+from edge.sync_client import HttpCarrier
+from edge.sync_delivery import Delivery, Totals
+from edge.sync_health import health
+from edge.sync_pace import Pace
+from edge.sync_plan import unsettled
+
+LOG = logging.getLogger(__name__)
+
+_OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
+_NS = 10**9
+_DAY_NS = 86_400 * _NS
+_MAX_WAIT_NS = int(2 * MAX_RETRY_AFTER_S) * _NS  # longer ones come of a clock that was set back
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """What time it is, how long things take, waiting, and chance."""
+
+    system: Clock
+    now_ns: Callable[[], int]
+    monotonic: Callable[[], float]
+    sleep: Callable[[float], None]
+    jitter: random.Random
+
+
+def system_clocks() -> Clocks:
+    """Return those of this computer."""
+    return Clocks(SystemClock(), time.time_ns, time.monotonic, time.sleep, random.Random())
+
+
+def open_carrier(settings: Sync) -> Carrier:
+    """Return the way to the hub that its URL names. Raises ConfigError."""
+    assert settings.hub is not None
+    parts = urlsplit(settings.hub)
+    if parts.scheme == "http" and parts.hostname not in _OWN_HOSTS:
+        LOG.warning(
+            "%s: not encrypted: everybody on the way can read, and invent the hub's answers", settings.hub
+        )
+    if parts.scheme in ("http", "https"):
+        return HttpCarrier(settings.hub, settings.ca_file)
+    raise ConfigError(f"hub: expected a URL such as https://hub.example.org, found {settings.hub!r}")
+
+
+def key_path(settings: Sync, store: Path) -> Path:
+    """Return where this device's key is."""
+    return settings.key or store.with_name("device.key")
+
+
+def run(settings: Sync, store: Path, clocks: Clocks, *, for_s: float, follow: bool, at_once: bool) -> Totals:
+    """Visit the hub until all is delivered or, with follow, for ever.
+
+    for_s: how long to try again; at_once: also where an earlier run was told to wait.
+    Raises SyncError, StoreError: what failed last; ConfigError: what no visit could change.
+    """
+    totals, pace = Totals(), Pace(settings.batch_bytes)
+    deadline_s = clocks.monotonic() + for_s
+    with ExitStack() as stack:
+        if not store.is_file():
+            StoreRuns.open(store).close()  # says that there is none before files appear beside it
+        cursor = stack.enter_context(SyncCursor.open(store))
+        carrier = stack.enter_context(closing(open_carrier(settings)))
+        key = DeviceKey.open(key_path(settings, store))
+        visits = _Visits(settings, store, cursor, carrier, key, clocks, pace, totals)
+        if not at_once:
+            visits.wait_as_told(deadline_s, follow=follow)
+        while True:
+            wait_s = visits.visit(None if follow else deadline_s)
+            if wait_s is None:
+                if not follow:
+                    return totals
+                wait_s = settings.interval_s
+            clocks.sleep(wait_s)
+
+
+@dataclass(slots=True)
+class _Visits:
+    settings: Sync
+    store: Path
+    cursor: SyncCursor
+    carrier: Carrier
+    key: DeviceKey
+    clocks: Clocks
+    pace: Pace
+    totals: Totals
+
+    def visit(self, deadline_s: float | None) -> float | None:
+        """Visit once; return how long to wait after a failure, None where it went well.
+
+        Raises what failed where waiting would go beyond the deadline.
+        """
+        settings, clocks = self.settings, self.clocks
+        try:
+            with StoreRuns.open(self.store) as runs:  # anew: a damaged store is put aside by edge-monitor
+                Delivery(
+                    runs,
+                    self.cursor,
+                    self.carrier,
+                    self.key,
+                    settings,
+                    lambda: health(runs, clocks.system.now(), clocks.now_ns(), settings.link),
+                    clocks.now_ns,
+                    clocks.monotonic,
+                    self.pace,
+                    self.totals,
+                ).visit()
+        except (SyncError, StoreError) as error:
+            wait_s = self._failed(error)
+            if deadline_s is not None and clocks.monotonic() + wait_s > deadline_s:
+                raise
+            LOG.warning("%s; trying again in %.0f s", error, wait_s)
+            return wait_s
+        self._tell()
+        return None
+
+    def wait_as_told(self, deadline_s: float, *, follow: bool) -> None:
+        """Wait until the time that an earlier run was told. Raises SyncError where that is after the deadline."""
+        assert self.settings.hub is not None
+        wait_ns = self.cursor.contact(self.settings.hub).not_before_ns - self.clocks.now_ns()
+        if not 0 < wait_ns <= _MAX_WAIT_NS:
+            return
+        if not follow and self.clocks.monotonic() + wait_ns / _NS > deadline_s:
+            when = iso_utc(self.clocks.now_ns() + wait_ns)
+            raise SyncError(
+                f"{self.settings.hub}: failed before, or asked to wait: not before {when}; or give --now"
+            )
+        self.clocks.sleep(wait_ns / _NS)
+
+    def _failed(self, error: SyncError | StoreError) -> float:
+        """Remember a failure; return how long to wait."""
+        assert self.settings.hub is not None
+        after_s = error.retry_after_s if isinstance(error, RefusedError) else None
+        contact = self.cursor.contact(self.settings.hub)
+        n_failures = contact.n_failures + 1
+        wait_s = delay_s(n_failures, after_s, self.clocks.jitter)
+        not_before_ns = self.clocks.now_ns() + int(wait_s * _NS)
+        self.cursor.keep_contact(
+            self.settings.hub, replace(contact, n_failures=n_failures, not_before_ns=not_before_ns)
+        )
+        return wait_s
+
+    def _tell(self) -> None:
+        if self.totals.is_pending:
+            LOG.info(
+                "%s: this recorder waits to be approved there; its fingerprint is %s",
+                self.settings.hub,
+                fingerprint(self.key),
+            )
+        if self.totals.is_over_budget:
+            LOG.info(
+                "%s: today's bytes are used up (%s a day); the rest goes tomorrow",
+                self.settings.hub,
+                self.settings.daily_bytes,
+            )
+
+
+def fingerprint(key: DeviceKey) -> str:
+    """Return what a person compares with what the hub shows before approving: 16 hexadecimal digits."""
+    return hashlib.sha256(key.public).hexdigest()[:16]
+
+
+def summary(totals: Totals) -> dict[str, Any]:
+    """Return what was done, as edge-sync prints it."""
+    return {"type": "sync", **asdict(totals)}
+
+
+def status(settings: Sync, store: Path, clocks: Clocks) -> dict[str, Any]:
+    """Return what waits to be delivered, as far as this side knows. Raises StoreError while another edge-sync runs."""
+    assert settings.hub is not None
+    with StoreRuns.open(store) as runs, SyncCursor.open(store) as cursor:
+        known = cursor.progress(settings.hub, runs.epoch)
+        contact = cursor.contact(settings.hub)
+        waiting = {
+            f"{stream}_waiting": sum(n for _, n in unsettled(Progress(*known.get(stream, (0, ()))), made))
+            for stream, made in zip(STREAMS, runs.made(), strict=True)
+        }
+        key = DeviceKey.open(key_path(settings, store))
+        return {
+            "type": "status",
+            "hub": settings.hub,
+            "device": runs.device_id,
+            "fingerprint": fingerprint(key),
+            "enrolled": contact.public == key.public,
+            **waiting,
+            "refused": sum(len(numbers) for numbers in cursor.refused(settings.hub, runs.epoch).values()),
+            "last_contact": iso_utc(contact.last_ns) if contact.last_ns else None,
+            "failures": contact.n_failures,
+            "bytes_today": cursor.used_bytes(clocks.now_ns() // _DAY_NS, settings.link),
+        }
