@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cbor2
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.staticfiles import StaticFiles
 
 from edge.batch import encode_receipt
 from edge.errors import FieldcubeError, HubError, WireError
@@ -18,6 +16,7 @@ from hub.clips import keep_clip
 from hub.enrolment import enrol
 from hub.guard import Guard
 from hub.ingest import Ingest
+from hub.page_files import PageFiles
 from hub.parts import Hub
 from hub.refusal import RefusedError, TooLargeError
 from hub.settings import Settings
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from hub.archive import Archive
 
 CBOR = "application/cbor"
-_PAGE = Path(__file__).with_name("page")
 
 
 def create_app(
@@ -50,7 +48,7 @@ def create_app(
     _add_device_routes(app, app.state.hub)
     for router in routers:
         app.include_router(router)
-    app.mount("/", StaticFiles(directory=_PAGE, html=True, check_dir=False), name="page")
+    app.mount("/", PageFiles(), name="page")
     app.add_middleware(Guard, token=token, local_is_free=settings.local_is_free)
     return app
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from edge.errors import HubError
+from hub import api_clips, api_fleet, api_results, api_search, api_watchlists
 from hub.app import create_app
 from hub.archive_sqlite import SqliteArchive
 from hub.guard import read_token
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from edge.bundle import Bundle
     from hub.archive import Archive
 
+ROUTERS = (api_search.router, api_results.router, api_clips.router, api_fleet.router, api_watchlists.router)
 _START_S = 30.0
 _CONNECTIONS = 4096
 
@@ -49,7 +51,7 @@ def opened_hub(
             Registry.open(settings.registry_path, settings.quota_bytes_per_day) as registry,
             Ingest(registry, held, now_ns, settings.max_waiting) as ingest,
         ):
-            yield create_app(registry, held, bundle, settings, ingest, now_ns, token)
+            yield create_app(registry, held, bundle, settings, ingest, now_ns, token, ROUTERS)
     finally:
         held.close()
 
