@@ -258,6 +258,19 @@ def test_int8_logits_are_right_on_average(floats, tmp_path, runtime):
     assert moved[len(job.correcting)] < 1e-5
 
 
+def test_int8_weights_alone_are_small_and_near(floats, tmp_path):
+    job, files = floats
+    reference = tower_export.run(tower_export.open_files(job, "onnx", files["onnx"]), job.compared)
+    error, n_bytes = {}, {}
+    for precision in ("int8", "int8 weights"):
+        (tmp_path / precision).mkdir()
+        small = tower_export.quantize(job, "onnx", precision, files["onnx"], tmp_path / precision)
+        logits = tower_export.run(tower_export.open_files(job, "onnx", small), job.compared)
+        error[precision], n_bytes[precision] = np.abs(logits - reference).mean(), small.size_bytes
+    assert n_bytes["int8 weights"] < 0.7 * files["onnx"].size_bytes  # a tiny tower is half graph
+    assert 0 < error["int8 weights"] < error["int8"]
+
+
 def test_a_bias_that_is_not_there_cannot_be_shifted(tmp_path):
     (tmp_path / "a.tflite").write_bytes(b"no model")
     with pytest.raises(QuantizeError, match="found it 0 times"):
