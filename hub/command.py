@@ -21,6 +21,8 @@ from hub.archive_engines import open_archive
 from hub.enrolment import new_code
 from hub.index_command import add_arguments as add_index_arguments
 from hub.index_command import run_index
+from hub.migration import add_arguments as add_migration_arguments
+from hub.migration import run_migration
 from hub.serving import Server, opened_hub
 from hub.settings import DEFAULT_PORT, Settings
 from hub.store_registry import Registry
@@ -99,6 +101,9 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_index_arguments(
         _command(commands, "index", _index, "encode recordings and pictures that exist already")
     )
+    migrate = commands.add_parser("migrate", help="copy the archive of codes to another engine, and compare")
+    add_migration_arguments(migrate)
+    migrate.set_defaults(run=_migrate)
     return parser.parse_args(argv)
 
 
@@ -207,6 +212,12 @@ def _backup(args: argparse.Namespace) -> int:
 
 def _index(args: argparse.Namespace) -> int:
     return run_index(args, Settings(args.folder))
+
+
+def _migrate(args: argparse.Namespace) -> int:
+    found = run_migration(args.source, args.target)
+    print(f"{found.n} observations, blake2b {found.blake2b} of both")
+    return 0
 
 
 def _registry(args: argparse.Namespace) -> Registry:
