@@ -17,28 +17,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def cut(block: ArchiveBlock, most: int) -> Iterator[tuple[ArchiveBlock, Columns, NDArray[np.uint64]]]:
-    """Give a block in pieces of at most `most` observations, with their columns and planes uint64 [n_planes, n].
+def cut(block: ArchiveBlock, most: int) -> Iterator[tuple[ArchiveBlock, Columns]]:
+    """Give a block in pieces of at most `most` observations, with their columns.
 
     Raises WireError for a run whose columns are damaged, StoreError for codes that are.
     """
     run = block.run
     columns, planes = run.unpacked(), planes_of(run.codes, run.n)
     if run.n <= most:
-        yield block, columns, planes
+        yield block, columns
         return
     for start in range(0, run.n, most):
         stop = min(start + most, run.n)
         part = Columns(*(getattr(columns, field.name)[start:stop] for field in fields(Columns)))
-        cut_planes = np.ascontiguousarray(planes[:, start:stop])
         source, sources = _only_used(part.source, run.sources)
         boot, boots = _only_used(part.boot, run.boots)
         own = replace(part, source=source, boot=boot)
-        packed = cut_planes.astype("<u8", copy=False).tobytes()
+        codes = planes[:, start:stop].astype("<u8").tobytes()
         piece = Run(
-            run.first_seq + start, stop - start, run.code_space, sources, boots, pack_columns(own), packed
+            run.first_seq + start, stop - start, run.code_space, sources, boots, pack_columns(own), codes
         )
-        yield ArchiveBlock(block.first_uid + start, block.device, block.epoch, piece), own, cut_planes
+        yield ArchiveBlock(block.first_uid + start, block.device, block.epoch, piece), own
 
 
 def after(block: ArchiveBlock, first_uid: int) -> ArchiveBlock:

@@ -47,24 +47,6 @@ class Piece:
     hours: int
 
 
-@dataclass(frozen=True, slots=True)
-class Codes:
-    """What is scanned: planes uint64 [n_planes, capacity] and wall_ns int64 [capacity] of a segment."""
-
-    planes: NDArray[np.uint64]
-    walls: NDArray[np.int64]
-
-    @classmethod
-    def empty(cls, n_planes: int) -> Codes:
-        """Return room for a segment."""
-        return cls(np.empty((n_planes, SCAN_ROWS), np.uint64), np.empty(SCAN_ROWS, np.int64))
-
-    @property
-    def n_bytes(self) -> int:
-        """Return the memory that it takes."""
-        return self.planes.nbytes + self.walls.nbytes
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
     """A segment as it was at one moment; what comes later changes nothing of it. table: [len(FIELDS), n_pieces]."""
@@ -83,6 +65,20 @@ class View:
         result: NDArray[np.int64] = self.table[FIRST_UID, pieces] + rows - self.table[START, pieces]
         return result
 
+    def places(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the blocks of rows, and where in them they are."""
+        pieces = self.piece_of(rows)
+        return self.table[BLOCK, pieces], self.table[OFFSET, pieces] + rows - self.table[START, pieces]
+
+    def find(self, uids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return which of uids (their positions) are here, and their rows."""
+        order = np.argsort(self.table[FIRST_UID], kind="stable")
+        at = np.searchsorted(self.table[FIRST_UID, order], uids, side="right") - 1
+        pieces = order[np.maximum(at, 0)]
+        within = uids - self.table[FIRST_UID, pieces]
+        here = np.flatnonzero((at >= 0) & (within < self.table[N, pieces]))
+        return here, self.table[START, pieces[here]] + within[here]
+
 
 class Segment:
     """Up to SCAN_ROWS observations of one code space and width, in the order in which they came. The owner locks."""
@@ -92,7 +88,10 @@ class Segment:
         self.n = 0
         self._table = np.empty((len(FIELDS), _FIRST_CAPACITY), np.int64)
         self._n_pieces = 0
-        self.codes: Codes | None = None  # None: on the disk only
+        self.planes: NDArray[np.uint64] | None = None  # [n_planes, SCAN_ROWS]; None: on the disk only
+        self.walls: NDArray[np.int64] | None = (
+            None  # [SCAN_ROWS]; None: not asked for yet, or on the disk only
+        )
 
     @property
     def room(self) -> int:

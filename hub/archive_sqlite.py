@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge.codes import from_planes
 from edge.store_blocks import UNKNOWN_WALL_NS
 from hub.archive import ArchiveBlock, ArchiveHit, Filter
 from hub.archive_blocks import require_codes
-from hub.archive_scan import Nearest, Place, Scan, words_of
+from hub.archive_scan import SCAN_ROWS, Nearest, Place, Scan, words_of
 from hub.archive_segments import (
     BLOCK,
     DEVICE,
@@ -20,15 +21,13 @@ from hub.archive_segments import (
     FIRST_SEQ,
     OFFSET,
     START,
-    Codes,
     N,
     Segment,
-    Selection,
     View,
     passes,
     selected,
 )
-from hub.archive_sqlite_file import ArchiveFile, Fresh, mapped
+from hub.archive_sqlite_file import CHUNK_ROWS, CHUNKS, ArchiveFile, Fresh, mapped, prepared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,11 +64,11 @@ class SqliteArchive:
     def add(self, blocks: Sequence[ArchiveBlock]) -> None:
         """Keep blocks; they are on the disk when it returns."""
         with mapped(self.path):
-            fresh = self._file.prepared(blocks)
+            fresh = [prepared(block) for block in blocks]
             with self._writing:
                 self._file.insert(fresh)
                 with self._lock:
-                    self._catch_up({each.piece.first_uid: each for each in fresh})
+                    self._catch_up({each.first_uid: each for each in fresh})
 
     def search(
         self,
@@ -88,12 +87,15 @@ class SqliteArchive:
             selection = selected(view, where)
             if selection is None or all(each.limit(selection.first_uid) < 0 for each in nearest):
                 continue
-            held = self._codes(group, view)
-            for query in nearest:
-                for found, rows in _near(
-                    scan, held, view, selection, query.words, query.limit(selection.first_uid), where
-                ):
-                    query.take(found, Place(view.uids(rows), number, rows))
+            for planes, place in selection.parts(self._planes(group, view)[:, : view.n]):
+                for query in nearest:
+                    found, columns = scan.within(planes, query.words, query.limit(selection.first_uid))
+                    rows = columns + place if isinstance(place, int) else place[columns]
+                    if rows.size and not selection.is_exact:
+                        passing = passes(self._walls(group, view, rows), where)
+                        found, rows = found[passing], rows[passing]
+                    if rows.size:
+                        query.take(found, Place(view.uids(rows), number, rows))
         return [self._hits(each.result(), [view for _, view in views]) for each in nearest]
 
     def histogram(
@@ -106,11 +108,14 @@ class SqliteArchive:
             selection = selected(view, where)
             if selection is None:
                 continue
-            held = self._codes(group, view)
-            for _, rows in _near(scan, held, view, selection, words, max_distance, where):
-                walls = held.walls[rows]
-                bins = walls[walls != UNKNOWN_WALL_NS] // (bin_s * 10**9)
-                for each, n in zip(*np.unique(bins, return_counts=True), strict=True):
+            for planes, place in selection.parts(self._planes(group, view)[:, : view.n]):
+                _, columns = scan.within(planes, words, max_distance)
+                rows = columns + place if isinstance(place, int) else place[columns]
+                if not rows.size:
+                    continue
+                walls = self._walls(group, view, rows)
+                walls = walls[passes(walls, where) & (walls != UNKNOWN_WALL_NS)]
+                for each, n in zip(*np.unique(walls // (bin_s * 10**9), return_counts=True), strict=True):
                     counted[int(each)] = counted.get(int(each), 0) + int(n)
         return counted
 
@@ -133,7 +138,17 @@ class SqliteArchive:
 
     def codes_of(self, uids: Sequence[int]) -> Mapping[int, bytes]:
         """Return the codes of observations that are there."""
-        return self._file.codes_of(uids)
+        asked = np.array(sorted(set(uids)), np.int64)
+        found: dict[int, bytes] = {}
+        with self._lock, mapped(self.path):
+            self._catch_up({})
+            views = [(key, each.view()) for key, segments in self._groups.items() for each in segments]
+        for group, view in views:
+            here, rows = view.find(asked)
+            if here.size:
+                codes = from_planes(np.ascontiguousarray(self._planes(group, view)[:, rows]))
+                found.update(zip(asked[here].tolist(), map(bytes, codes), strict=True))
+        return found
 
     def close(self) -> None:
         """Free what is held."""
@@ -168,40 +183,62 @@ class SqliteArchive:
                 if not segments or not segments[-1].room:
                     segments.append(Segment(len(segments)))
                     if not is_first:  # at the start they stay on the disk until they are asked for
-                        segments[-1].codes = self._room(n_planes)
+                        self._make_room(segments[-1], n_planes)
                 segment = segments[-1]
                 n = min(piece.n - offset, segment.room)
                 start = segment.append(piece, offset, n)
-                if segment.codes is not None:
-                    at_hand = fresh.get(piece.first_uid) or self._file.fresh(piece.block)
-                    at_hand.copy(segment.codes, start, offset, n)
+                if segment.planes is not None:
+                    at_hand = fresh.get(piece.first_uid) or self._file.fresh(
+                        piece.block, segment.walls is not None
+                    )
+                    at_hand.copy(segment, start, offset, n)
                 offset += n
             self._last_block = piece.block
         self._seen = state
 
-    def _room(self, n_planes: int) -> Codes | None:
-        """Return memory for a segment, None where no more may be held."""
-        if self._n_cached_bytes >= self._cache_bytes:
-            return None
-        codes = Codes.empty(n_planes)
-        self._n_cached_bytes += codes.n_bytes
-        return codes
+    def _make_room(self, segment: Segment, n_planes: int) -> None:
+        """Give a new segment memory, where so much may be held."""
+        if self._n_cached_bytes < self._cache_bytes:
+            segment.planes = np.empty((n_planes, SCAN_ROWS), np.uint64)
+            segment.walls = np.empty(SCAN_ROWS, np.int64)
+            self._n_cached_bytes += segment.planes.nbytes + segment.walls.nbytes
 
-    def _codes(self, group: _Group, view: View) -> Codes:
-        """Return the codes of a segment, from the disk where they are not held."""
+    def _planes(self, group: _Group, view: View) -> NDArray[np.uint64]:
+        """Return the planes of a segment, from the disk where they are not held."""
         with self._lock, mapped(self.path):
             segment = self._groups[group][view.number]
-            if segment.codes is None:
-                room = self._room(group[1])
-                if room is not None:
-                    self._file.load(segment.view(), room)
-                    segment.codes = room
-            if segment.codes is not None:
-                return segment.codes
-        with mapped(self.path):
-            codes = Codes.empty(group[1])
-            self._file.load(view, codes)
-            return codes
+            if segment.planes is not None:
+                return segment.planes
+            planes = np.empty((group[1], SCAN_ROWS), np.uint64)
+            if self._n_cached_bytes < self._cache_bytes:
+                self._file.load_planes(segment.view(), planes)
+                self._n_cached_bytes += planes.nbytes
+                segment.planes = planes
+                return planes
+        with mapped(self.path):  # of what is not held, several threads read at once
+            self._file.load_planes(view, planes)
+        return planes
+
+    def _walls(self, group: _Group, view: View, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return wall_ns of rows: all of a segment are held where its codes are, else only those blocks are read."""
+        with self._lock, mapped(self.path):
+            segment = self._groups[group][view.number]
+            if segment.planes is not None:
+                if segment.walls is None:
+                    walls = np.empty(SCAN_ROWS, np.int64)
+                    self._file.load_walls(segment.view(), walls)
+                    self._n_cached_bytes += walls.nbytes
+                    segment.walls = walls
+                return segment.walls[rows]
+        with mapped(self.path), self._file.reader() as connection:
+            found = np.empty(rows.size, np.int64)
+            blocks, offsets = view.places(rows)
+            chunks = blocks * CHUNKS + offsets // CHUNK_ROWS
+            for chunk in np.unique(chunks).tolist():
+                own = np.flatnonzero(chunks == chunk)
+                columns = self._file.facts(connection, chunk).columns
+                found[own] = columns.wall_ns[offsets[own] % CHUNK_ROWS]
+            return found
 
     def _hits(self, found: NDArray[np.int64], views: Sequence[View]) -> list[ArchiveHit]:
         """Return hits of distance, uid, segment and row, int64 [4, n]; their facts are read from the disk."""
@@ -212,7 +249,8 @@ class SqliteArchive:
                 piece = int(np.searchsorted(table[START], row, side="right")) - 1
                 within = row - int(table[START, piece])
                 at = int(table[OFFSET, piece]) + within
-                facts = self._file.facts(connection, int(table[BLOCK, piece]))
+                facts = self._file.facts(connection, int(table[BLOCK, piece]) * CHUNKS + at // CHUNK_ROWS)
+                at %= CHUNK_ROWS
                 wall_ns = int(facts.columns.wall_ns[at])
                 hits.append(
                     ArchiveHit(
@@ -229,22 +267,3 @@ class SqliteArchive:
                     )
                 )
         return hits
-
-
-def _near(
-    scan: Scan,
-    held: Codes,
-    view: View,
-    selection: Selection,
-    words: NDArray[np.uint64],
-    limit: int,
-    where: Filter,
-) -> Iterator[tuple[NDArray[np.uint16], NDArray[np.int64]]]:
-    """Give distances and rows of a segment within limit that a filter lets through."""
-    for planes, place in selection.parts(held.planes[:, : view.n]):
-        found, columns = scan.within(planes, words, limit)
-        rows = columns + place if isinstance(place, int) else place[columns]
-        if not selection.is_exact:
-            passing = passes(held.walls[rows], where)
-            found, rows = found[passing], rows[passing]
-        yield found, rows

@@ -14,56 +14,57 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.batch import Run
-from edge.codes import from_planes
+from edge.batch import MAX_RUN, Run
 from edge.errors import ArchiveError, StoreError, WireError
 from edge.store_blocks import UNKNOWN_WALL_NS, Columns, planes_of, unpack_columns
 from edge.store_schema import transaction
 from hub.archive import ArchiveBlock
 from hub.archive_blocks import after, cut
-from hub.archive_segments import BLOCK, OFFSET, START, Codes, N, Piece, View, hours_present
+from hub.archive_segments import BLOCK, OFFSET, START, N, Piece, Segment, View, hours_present
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 APPLICATION_ID = 0x66636172  # "fcar"
 SCHEMA_VERSION = 1
-PIECE_ROWS = (
-    512  # unpacking the facts of one result takes 0.1 ms; 4,096 would take 1 ms and save 4 % of the disk
-)
+CHUNK_ROWS = 512  # of facts: to unpack those of one result takes 0.1 ms; of 4,096, 1 ms, for 1 % less disk
+CHUNKS = MAX_RUN // CHUNK_ROWS  # of a block, at most
 _PAGE_BYTES = 16_384  # blocks are large, and are read whole
 _BUSY_TIMEOUT_S = 30.0
-_FACTS_KEPT = 1024  # blocks, 32 KiB each
-_WALK_BLOCKS = 256  # read at once by blocks()
+_FACTS_KEPT = 1024  # chunks, 32 KiB each
+_WALK_BLOCKS = 32  # read at once by blocks()
 
 _VERSION_1 = """
 CREATE TABLE code_space (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
--- id: the order in which blocks came; hours: a bit for each hour of the UTC day that occurs; sources, boots: JSON;
--- columns before codes: reading them then does not walk the overflow pages of the codes
+-- id: the order in which blocks came; hours: a bit for each hour of the UTC day that occurs
 CREATE TABLE block (
     id INTEGER PRIMARY KEY, first_uid INTEGER NOT NULL UNIQUE, n INTEGER NOT NULL, device INTEGER NOT NULL,
     epoch INTEGER NOT NULL, first_seq INTEGER NOT NULL, code_space INTEGER NOT NULL, n_planes INTEGER NOT NULL,
     n_wall INTEGER NOT NULL, wall_min_ns INTEGER NOT NULL, wall_max_ns INTEGER NOT NULL, hours INTEGER NOT NULL,
-    sources TEXT NOT NULL, boots TEXT NOT NULL, columns BLOB NOT NULL, codes BLOB NOT NULL)
+    codes BLOB NOT NULL);
+-- of 512 observations of a block each; id: 16 * the block's + which of them; sources, boots: JSON
+CREATE TABLE facts (id INTEGER PRIMARY KEY, sources TEXT NOT NULL, boots TEXT NOT NULL, columns BLOB NOT NULL)
 """
 _INSERT = (
     "INSERT OR IGNORE INTO block (first_uid, n, device, epoch, first_seq, code_space, n_planes, n_wall, wall_min_ns,"
-    " wall_max_ns, hours, sources, boots, columns, codes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " wall_max_ns, hours, codes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_INSERT_FACTS = "INSERT INTO facts (id, sources, boots, columns) VALUES (?, ?, ?, ?)"
 _PIECES = (
     "SELECT name, n_planes, block.id, n, first_uid, device, epoch, first_seq, n_wall = n, wall_min_ns, wall_max_ns,"
     " hours FROM block JOIN code_space ON code_space.id = block.code_space WHERE block.id > ? ORDER BY block.id"
 )
 _WALK = (
-    "SELECT first_uid, device, epoch, first_seq, n, name, sources, boots, columns, codes"
+    "SELECT block.id, first_uid, device, epoch, first_seq, n, name, codes"
     " FROM block JOIN code_space ON code_space.id = block.code_space WHERE first_uid >= ? ORDER BY first_uid LIMIT ?"
 )
-_HOLDER = "SELECT first_uid, n, codes FROM block WHERE first_uid <= ? ORDER BY first_uid DESC LIMIT 1"
+_FACTS = "SELECT id, sources, boots, columns FROM facts WHERE id BETWEEN ? AND ? ORDER BY id"
+_HOLDER = "SELECT first_uid, n FROM block WHERE first_uid <= ? ORDER BY first_uid DESC LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:
-    """What is told of the observations of a block."""
+    """What is told of up to CHUNK_ROWS observations of a block."""
 
     columns: Columns
     sources: Sequence[str]
@@ -71,17 +72,25 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fresh:
-    """A block at hand, unpacked. row: as it is inserted, its code space by name; planes: uint64 [n_planes, n]."""
+    """A block at hand, unpacked.
 
-    piece: Piece
+    row: as it is inserted, its code space by name; facts: sources, boots and columns of each chunk; planes: uint64
+    [n_planes, n]; walls: wall_ns [n], None where nobody needs them.
+    """
+
+    first_uid: int
     row: tuple[Any, ...]
+    facts: Sequence[tuple[str, str, bytes]]
     planes: NDArray[np.uint64]
-    walls: NDArray[np.int64]
+    walls: NDArray[np.int64] | None
 
-    def copy(self, codes: Codes, start: int, offset: int, n: int) -> None:
-        """Copy n of its observations from offset on into a segment from the row start on."""
-        codes.planes[:, start : start + n] = self.planes[:, offset : offset + n]
-        codes.walls[start : start + n] = self.walls[offset : offset + n]
+    def copy(self, segment: Segment, start: int, offset: int, n: int) -> None:
+        """Copy n of its observations from offset on into what a segment holds, from the row start on."""
+        assert segment.planes is not None  # the caller has looked
+        segment.planes[:, start : start + n] = self.planes[:, offset : offset + n]
+        if segment.walls is not None:
+            assert self.walls is not None
+            segment.walls[start : start + n] = self.walls[offset : offset + n]
 
 
 class ArchiveFile:
@@ -108,10 +117,6 @@ class ArchiveFile:
         self._idle: list[sqlite3.Connection] = []
         self._facts: OrderedDict[int, Facts] = OrderedDict()
 
-    def prepared(self, blocks: Sequence[ArchiveBlock]) -> list[Fresh]:
-        """Return blocks in pieces, ready to insert."""
-        return [_fresh(*piece) for block in blocks for piece in cut(block, PIECE_ROWS)]
-
     def insert(self, fresh: Sequence[Fresh]) -> None:
         """Insert what is not there yet, all or, where it fails, none. The caller lets one thread in at a time."""
         spaces: dict[str, int] = {}
@@ -122,7 +127,11 @@ class ArchiveFile:
                     self._writer.execute("INSERT OR IGNORE INTO code_space (name) VALUES (?)", (name,))
                     find = "SELECT id FROM code_space WHERE name = ?"
                     (spaces[name],) = self._writer.execute(find, (name,)).fetchone()
-                self._writer.execute(_INSERT, (*each.row[:5], spaces[name], *each.row[6:]))
+                done = self._writer.execute(_INSERT, (*each.row[:5], spaces[name], *each.row[6:]))
+                if done.rowcount and done.lastrowid is not None:
+                    first = CHUNKS * done.lastrowid
+                    rows = ((first + i, *facts) for i, facts in enumerate(each.facts))
+                    self._writer.executemany(_INSERT_FACTS, rows)
 
     def state(self) -> int:
         """Return a number that is another one after any process has added something."""
@@ -134,42 +143,52 @@ class ArchiveFile:
         rows = self._watch.execute(_PIECES, (last_block,)).fetchall()
         return [(row[0], row[1], Piece(*row[2:])) for row in rows]
 
-    def fresh(self, block: int) -> Fresh:
-        """Read one block with its codes and times."""
+    def fresh(self, block: int, with_walls: bool) -> Fresh:
+        """Read the codes, and times where they are needed, of one block."""
         with self.reader() as connection:
-            query = "SELECT n, columns, codes FROM block WHERE id = ?"
-            n, columns, codes = connection.execute(query, (block,)).fetchone()
-        piece = Piece(block, n, 0, 0, 0, 0, False, 0, 0, 0)
-        return Fresh(piece, (), planes_of(codes, n), unpack_columns(columns, n).wall_ns)
+            n, codes = connection.execute("SELECT n, codes FROM block WHERE id = ?", (block,)).fetchone()
+            chunks = _chunks(connection, block, n) if with_walls else ()
+            walls = [columns.wall_ns for _, _, columns in chunks]
+        return Fresh(0, (), (), planes_of(codes, n), np.concatenate(walls) if walls else None)
 
-    def load(self, view: View, codes: Codes) -> None:
-        """Read the codes and times of a segment."""
-        blocks = view.table[BLOCK]
+    def load_planes(self, view: View, planes: NDArray[np.uint64]) -> None:
+        """Read the codes of a segment into planes uint64 [n_planes, SCAN_ROWS]."""
         places = {int(column[BLOCK]): column for column in view.table.T}
-        query = "SELECT id, n, columns, codes FROM block WHERE id BETWEEN ? AND ? ORDER BY id"
+        query = "SELECT id, n, codes FROM block WHERE id BETWEEN ? AND ? ORDER BY id"
         with self.reader() as connection:
-            for block, n, columns, packed in connection.execute(query, (int(blocks[0]), int(blocks[-1]))):
+            for block, n, packed in connection.execute(query, (min(places), max(places))):
                 place = places.get(block)
                 if place is not None:  # else of another code space
-                    held = Fresh(
-                        Piece(block, n, 0, 0, 0, 0, False, 0, 0, 0),
-                        (),
-                        planes_of(packed, n),
-                        unpack_columns(columns, n).wall_ns,
-                    )
-                    held.copy(codes, int(place[START]), int(place[OFFSET]), int(place[N]))
+                    start, offset, n_here = int(place[START]), int(place[OFFSET]), int(place[N])
+                    planes[:, start : start + n_here] = planes_of(packed, n)[:, offset : offset + n_here]
 
-    def facts(self, connection: sqlite3.Connection, block: int) -> Facts:
-        """Return the facts of a block; those used last are kept."""
+    def load_walls(self, view: View, walls: NDArray[np.int64]) -> None:
+        """Read the times of a segment into wall_ns int64 [SCAN_ROWS]."""
+        with self.reader() as connection:
+            for column in view.table.T:
+                start, offset, n = int(column[START]), int(column[OFFSET]), int(column[N])
+                first = offset // CHUNK_ROWS * CHUNK_ROWS  # the part that lies here may begin within a chunk
+                (whole,) = connection.execute(
+                    "SELECT n FROM block WHERE id = ?", (int(column[BLOCK]),)
+                ).fetchone()
+                chunks = _chunks(connection, int(column[BLOCK]), whole, first // CHUNK_ROWS)
+                here = np.concatenate([columns.wall_ns for _, _, columns in chunks])
+                walls[start : start + n] = here[offset - first : offset - first + n]
+
+    def facts(self, connection: sqlite3.Connection, chunk: int) -> Facts:
+        """Return the facts of a chunk; those used last are kept."""
         with self._lock:
-            if block in self._facts:
-                self._facts.move_to_end(block)
-                return self._facts[block]
-        query = "SELECT n, sources, columns FROM block WHERE id = ?"
-        n, sources, columns = connection.execute(query, (block,)).fetchone()
-        facts = Facts(unpack_columns(columns, n), json.loads(sources))
+            if chunk in self._facts:
+                self._facts.move_to_end(chunk)
+                return self._facts[chunk]
+        block, number = divmod(chunk, CHUNKS)
+        (n,) = connection.execute("SELECT n FROM block WHERE id = ?", (block,)).fetchone()
+        query = "SELECT sources, columns FROM facts WHERE id = ?"
+        sources, packed = connection.execute(query, (chunk,)).fetchone()
+        n_here = min(CHUNK_ROWS, n - number * CHUNK_ROWS)
+        facts = Facts(unpack_columns(packed, n_here), json.loads(sources))
         with self._lock:
-            self._facts[block] = facts
+            self._facts[chunk] = facts
             if len(self._facts) > _FACTS_KEPT:
                 self._facts.popitem(last=False)
         return facts
@@ -184,25 +203,13 @@ class ArchiveFile:
         while True:
             with mapped(self.path), self.reader() as connection:
                 rows = connection.execute(_WALK, (next_uid, _WALK_BLOCKS)).fetchall()
+                found = [piece for row in rows for piece in _pieces(connection, row)]
             if not rows:
                 return
-            for uid, device, epoch, first_seq, n, space, sources, boots, columns, codes in rows:
-                run = Run(
-                    first_seq, n, space, tuple(json.loads(sources)), tuple(json.loads(boots)), columns, codes
-                )
-                yield after(ArchiveBlock(uid, device, epoch, run), first_uid)
-            next_uid = rows[-1][0] + 1
-
-    def codes_of(self, uids: Sequence[int]) -> dict[int, bytes]:
-        """Return the codes of observations that are there."""
-        found = {}
-        with mapped(self.path), self.reader() as connection:
-            for uid in uids:
-                row = connection.execute(_HOLDER, (uid,)).fetchone()
-                if row is not None and uid < row[0] + row[1]:
-                    planes = planes_of(row[2], row[1])[:, uid - row[0] : uid - row[0] + 1]
-                    found[uid] = from_planes(np.ascontiguousarray(planes)).tobytes()
-        return found
+            for piece in found:
+                if piece.first_uid + piece.n > first_uid:
+                    yield after(piece, first_uid)
+            next_uid = rows[-1][1] + 1
 
     @contextmanager
     def reader(self) -> Iterator[sqlite3.Connection]:
@@ -236,18 +243,22 @@ def mapped(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _fresh(block: ArchiveBlock, columns: Columns, planes: NDArray[np.uint64]) -> Fresh:
-    run, walls = block.run, columns.wall_ns
-    n_wall, first_ns, last_ns = columns.wall_range()
-    low, high = (
-        UNKNOWN_WALL_NS if first_ns is None else first_ns,
-        UNKNOWN_WALL_NS if last_ns is None else last_ns,
-    )
-    hours = hours_present(walls[walls != UNKNOWN_WALL_NS])
-    piece = Piece(
-        0, run.n, block.first_uid, block.device, block.epoch, run.first_seq, n_wall == run.n, low, high, hours
-    )
-    names = (json.dumps(run.sources, ensure_ascii=False), json.dumps(run.boots, ensure_ascii=False))
+def prepared(block: ArchiveBlock) -> Fresh:
+    """Return a block ready to insert. Raises WireError, StoreError for a damaged one."""
+    run = block.run
+    pieces = list(cut(block, CHUNK_ROWS))
+    facts = [
+        (
+            json.dumps(piece.run.sources, ensure_ascii=False),
+            json.dumps(piece.run.boots, ensure_ascii=False),
+            piece.run.columns,
+        )
+        for piece, _ in pieces
+    ]
+    walls = np.concatenate([columns.wall_ns for _, columns in pieces])
+    known = walls[walls != UNKNOWN_WALL_NS]
+    low, high = (int(known.min()), int(known.max())) if known.size else (UNKNOWN_WALL_NS, UNKNOWN_WALL_NS)
+    planes = planes_of(run.codes, run.n)
     row = (
         block.first_uid,
         run.n,
@@ -256,15 +267,36 @@ def _fresh(block: ArchiveBlock, columns: Columns, planes: NDArray[np.uint64]) ->
         run.first_seq,
         run.code_space,
         planes.shape[0],
-        n_wall,
+        known.size,
         low,
         high,
-        hours,
-        *names,
-        run.columns,
+        hours_present(known),
         run.codes,
     )
-    return Fresh(piece, row, planes, walls)
+    return Fresh(block.first_uid, row, facts, planes, walls)
+
+
+def _chunks(
+    connection: sqlite3.Connection, block: int, n: int, first: int = 0
+) -> Iterator[tuple[str, str, Columns]]:
+    """Give sources, boots and columns of the chunks of a block of n observations, from one of them on."""
+    rows = connection.execute(_FACTS, (block * CHUNKS + first, block * CHUNKS + CHUNKS - 1))
+    for number, sources, boots, packed in rows:
+        start = number % CHUNKS * CHUNK_ROWS
+        yield sources, boots, unpack_columns(packed, min(CHUNK_ROWS, n - start))
+
+
+def _pieces(connection: sqlite3.Connection, row: tuple[Any, ...]) -> Iterator[ArchiveBlock]:
+    """Give a block, as _WALK reads it, in its chunks."""
+    block, uid, device, epoch, first_seq, n, space, codes = row
+    planes = planes_of(codes, n)
+    rows = connection.execute(_FACTS, (block * CHUNKS, block * CHUNKS + CHUNKS - 1))
+    for number, sources, boots, packed in rows:
+        start = number % CHUNKS * CHUNK_ROWS
+        own = planes[:, start : start + CHUNK_ROWS]
+        names = (tuple(json.loads(sources)), tuple(json.loads(boots)))
+        run = Run(first_seq + start, own.shape[1], space, *names, packed, own.astype("<u8").tobytes())
+        yield ArchiveBlock(uid + start, device, epoch, run)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -180,6 +180,37 @@ def test_blocks_that_come_again_are_kept_once(
     assert sum(again.counts().values()) == 12_000
 
 
+@pytest.mark.parametrize("asked_before", [True, False])
+def test_what_is_added_after_it_was_opened_again_is_found(
+    opened: Opener, fleet: list[ArchiveBlock], oracle: Oracle, asked_before: bool
+) -> None:
+    archive = opened()
+    archive.add(fleet[:9])
+    archive.close()
+    again = opened()
+    code = query(12)
+    if asked_before:  # codes are loaded by then, and times are not
+        again.search(code[None], SPACE, 10, EVERYTHING)
+    again.add(fleet[9:])
+    for where in (WHERE["hours of a clock ahead"], EVERYTHING, WHERE["a period"]):
+        assert answer(again, code[None], 80, where) == [oracle.search(code, SPACE, 80, where)]
+
+
+def test_another_archive_of_the_same_file_sees_what_is_added(
+    tmp_path: Path, fleet: list[ArchiveBlock]
+) -> None:
+    """As when a folder is indexed while the hub runs."""
+    one, other = (open_archive(str(tmp_path / "archive.sqlite")) for _ in range(2))
+    for number, block in enumerate(fleet):
+        (one, other)[number % 2].add([block])
+        if number % 5 == 0:
+            assert sum(one.counts().values()) == sum(other.counts().values()) == block.first_uid + block.n
+    code = query(13)[None]
+    assert one.search(code, SPACE, 200, EVERYTHING) == other.search(code, SPACE, 200, EVERYTHING)
+    one.close()
+    other.close()
+
+
 def test_counts_by_device_and_code_space(archive: Archive) -> None:
     walls = np.full(10, UNKNOWN_WALL_NS)
     codes = np.stack([query(seed) for seed in range(10)])
