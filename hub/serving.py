@@ -67,6 +67,7 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 log_config=None,
                 access_log=False,
+                server_header=False,
                 limit_concurrency=_CONNECTIONS,
                 backlog=_CONNECTIONS,
                 timeout_keep_alive=120,  # a recorder keeps its connection from batch to batch
