@@ -53,7 +53,7 @@ def test_a_python_that_is_too_old_is_refused(bare: Path) -> None:
 def test_an_unknown_environment_is_refused(bare: Path) -> None:
     done = shell(bare / "scripts/setup", "laptop")
     assert done.returncode == 2
-    assert "expected recorder, base, tflite or workstation, found laptop" in done.stderr
+    assert "expected recorder, base, tflite, hub or workstation, found laptop" in done.stderr
 
 
 def test_run_plays_files_that_ship_with_the_project() -> None:
