@@ -111,11 +111,13 @@ for pair in "firmware_configs/$board.toml:config.toml" examples/watchlist.txt:wa
     fi
 done
 
-say "service: edge-monitor"
-[ -n "$root" ] || run systemctl stop edge-monitor.service 2>/dev/null || true # not there yet, the first time
+say "services: edge-monitor, edge-sync"
+[ -n "$root" ] || run systemctl stop edge-sync.timer edge-sync.service edge-monitor.service 2>/dev/null || true # not there yet, the first time
 run ln -sfn "$new" "$opt/fieldcube.new"
 run mv -T "$opt/fieldcube.new" "$opt/fieldcube"
-run install -D -m 0644 firmware_configs/systemd/edge-monitor.service "$root/etc/systemd/system/edge-monitor.service"
+for unit in edge-monitor.service edge-sync.service edge-sync.timer; do
+    run install -D -m 0644 "firmware_configs/systemd/$unit" "$root/etc/systemd/system/$unit"
+done
 if [ -z "$root" ]; then
     run install -d -o fieldcube -g fieldcube -m 0750 /var/lib/fieldcube
 fi
@@ -127,7 +129,7 @@ if [ -n "$root" ]; then
 else
     run runuser -u fieldcube -- env -C /var/lib/fieldcube /opt/fieldcube/bin/edge-check --config /etc/fieldcube/config.toml || status=$?
     run systemctl daemon-reload
-    run systemctl enable --now edge-monitor.service
+    run systemctl enable --now edge-monitor.service edge-sync.timer # which does nothing while [sync] names no hub
 fi
 [ $status = 0 ] || fail "installed, but edge-check found what would fail in the field: see above; edit $etc/config.toml
    and run edge-check again. ${old:+The version before is kept: ln -sfn $old $opt/fieldcube}" $status
