@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
+from edge.errors import UsageError
 from hub.archive import Archive
 from hub.archive_sqlite import DEFAULT_CACHE_BYTES, SqliteArchive
 
 
-def open_archive(place: str, cache_bytes: int = DEFAULT_CACHE_BYTES) -> Archive:
-    """Open or create the archive at a place: PATH or sqlite:PATH, chdb:PATH, clickhouse://host:8123, clickhouses://host:8443.
+def open_archive(place: str) -> Archive:
+    """Open or create the archive at a place.
 
-    Of ClickHouse `?database=NAME` may follow. cache_bytes: memory for codes, of SQLite alone.
-    Raises ArchiveError, MissingDependencyError.
+    PATH or sqlite:PATH, which `?cache_mb=N` may follow (memory for codes, default 4295); chdb:PATH,
+    clickhouse://USER:PASSWORD@HOST:8123 or clickhouses:// (TLS), which `?database=NAME` may follow.
+    Raises ArchiveError, MissingDependencyError, UsageError for an option that is not known.
     """
-    if place.startswith(("chdb:", "clickhouse://", "clickhouses://")):
+    url, _, tail = place.partition("?")
+    options = dict(parse_qsl(tail, keep_blank_values=True))
+    if url.startswith(("chdb:", "clickhouse://", "clickhouses://")):
         from hub.archive_clickhouse import DEFAULT_DATABASE, ClickHouseArchive  # brings clickhouse-connect
 
-        url, _, options = place.partition("?")
-        (database,) = parse_qs(options).get("database", [DEFAULT_DATABASE])
+        database = options.pop("database", DEFAULT_DATABASE)
+        _require_none(url, options, "database")
         return ClickHouseArchive.open(url, database)
-    return SqliteArchive.open(place.removeprefix("sqlite:"), cache_bytes)
+    cache_mb = options.pop("cache_mb", f"{DEFAULT_CACHE_BYTES / 1e6:.0f}")
+    _require_none(url, options, "cache_mb")
+    if not cache_mb.isdecimal():
+        raise UsageError(f"{url}: expected cache_mb to be a whole number, found {cache_mb!r}")
+    return SqliteArchive.open(url.removeprefix("sqlite:"), int(cache_mb) * 10**6)
+
+
+def _require_none(url: str, options: dict[str, str], known: str) -> None:
+    if options:
+        raise UsageError(f"{url.rpartition('@')[2]}: expected the option {known}, found {', '.join(options)}")

@@ -120,9 +120,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_migration(source_place: str, target_place: str) -> Digest:
     """Open both archives and migrate, with a progress bar on stderr where that is a terminal. Raises ArchiveError."""
-    source = open_archive(source_place, cache_bytes=0)
+    source = open_archive(source_place)
     try:
-        target = open_archive(target_place, cache_bytes=0)
+        target = open_archive(target_place)
         try:
             n = sum(source.counts().values())
             with tqdm(total=3 * n, unit="obs", unit_scale=True, disable=not sys.stderr.isatty()) as bar:

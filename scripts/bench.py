@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import bench_ingest
+import bench_search
 import bench_training
 import numpy as np
 import soundfile
@@ -303,6 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.set_defaults(measure=alarms)
     bench_training.add_parsers(commands)
     bench_ingest.add_parser(commands)
+    bench_search.add_parsers(commands)
     arguments = parser.parse_args(argv)
     result: int = arguments.measure(arguments)
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from edge.codes import from_planes
-from edge.errors import ArchiveError
+from edge.errors import ArchiveError, UsageError
 from edge.store_blocks import UNKNOWN_WALL_NS, planes_of
 from hub.archive import Archive, ArchiveBlock, Filter
 from hub.archive_engines import open_archive
@@ -42,11 +43,8 @@ ENGINES = [
 def place_of(engine: str, folder: Path, request: pytest.FixtureRequest) -> str:
     if engine == "clickhouse":
         return f"chdb:{request.getfixturevalue('chdb_folder')}?database=d{secrets.token_hex(8)}"
-    return f"sqlite:{folder / 'archive.sqlite'}"
-
-
-def cache_bytes(engine: str) -> int:
-    return 0 if engine == "sqlite on disk" else 2**30
+    cache_mb = 0 if engine == "sqlite on disk" else 1000
+    return f"sqlite:{folder / 'archive.sqlite'}?cache_mb={cache_mb}"
 
 
 @pytest.fixture(params=ENGINES)
@@ -56,7 +54,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     place = place_of(request.param, tmp_path, request)
 
     def open_one() -> Archive:
-        archives.append(open_archive(place, cache_bytes(request.param)))
+        archives.append(open_archive(place))
         return archives[-1]
 
     yield open_one
@@ -75,7 +73,7 @@ def filled(
 ) -> Iterator[Archive]:
     """Return an archive of the fleet, for tests that only read."""
     place = place_of(request.param, tmp_path_factory.mktemp("filled"), request)
-    archive = open_archive(place, cache_bytes(request.param))
+    archive = open_archive(place)
     archive.add(fleet)
     yield archive
     archive.close()
@@ -396,3 +394,33 @@ def test_nothing_that_was_added_is_lost_by_kill_9(engine: str, tmp_path: Path) -
     assert told <= n <= told + 800
     assert n_same == n
     assert n_after == n + 1600
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("sqlite:x?cache_mb=many", "expected cache_mb to be a whole number, found 'many'"),
+        ("sqlite:x?database=y", "expected the option cache_mb, found database"),
+        (
+            "clickhouse://me:secret@host:8123?cache_mb=3",
+            "^host:8123: expected the option database, found cache_mb",
+        ),
+    ],
+)
+def test_options_that_an_engine_does_not_have_are_told(place: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        open_archive(place)
+
+
+def test_another_programs_database_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE mine (x)")
+    connection.commit()
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(ArchiveError, match="expected an archive of fieldcube, found another SQLite database"):
+        open_archive(str(path))
+    assert path.read_bytes() == before
+    with pytest.raises(ArchiveError, match="expected an archive that can be read and written"):
+        open_archive(str(tmp_path / "no" / "folder"))

@@ -58,6 +58,7 @@ def fleet_blocks(
     seed: int = 0,
     spread: int | None = None,
     unknown: float = 0.0,
+    space: str = SPACE,
 ) -> Iterator[ArchiveBlock]:
     """Give n observations in runs of devices that take turns, one code each 5 s from FIRST_WALL_NS on.
 
@@ -78,6 +79,7 @@ def fleet_blocks(
         walls = FIRST_WALL_NS + np.arange(first, first + size) * 5 * 10**9
         if unknown:
             walls = np.where(random.random(size) < unknown, UNKNOWN_WALL_NS, walls)
-        yield block_of(uid, device + 1, first, codes, walls, sources=(f"card/{device}.wav", "microphone:USB"))
+        sources = (f"card/{device}.wav", "microphone:USB")
+        yield block_of(uid, device + 1, first, codes, walls, space, sources)
         seqs[device] = first + size
         uid += size
