@@ -16,7 +16,7 @@ from edge.encoder import RuntimeChoice
 from edge.errors import HubError
 from hub.index_delivery import Deliver
 from hub.index_encoding import Encoded, EncodingSettings, refused, suffixes_of
-from hub.index_files import FileArchive, Listed, Unlisted, open_archive, place_id, place_name
+from hub.index_files import FileArchive, Listed, Unlisted, open_archive, place_id, place_name, plain_place
 from hub.index_schedule import Crew, encode_all
 from hub.index_workers import Orders, ProcessCrew
 from hub.store_index import IndexStore, Problem, Task, Totals
@@ -26,6 +26,9 @@ _KEEP_EVERY_S = 1.0
 _KEEP_FILES = 256
 _DELIVER_OBSERVATIONS = 4096  # in a batch, while more is to come
 _DELIVER_EVERY_S = 30.0  # or less often than that
+_MAX_UNREADABLE = (
+    20  # files in a row: more means that the disk or the network has gone, not that files are bad
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def index(
     orders = Orders(job.bundle, job.place, settings)
     unlisted: list[Unlisted] = []
     with ExitStack() as opened:
-        store = opened.enter_context(IndexStore(progress, job.device_id, epoch, job.place))
+        store = opened.enter_context(IndexStore(progress, job.device_id, epoch, plain_place(job.place)))
         crew, n_workers = _crew(job, orders, opened)
         deliver.enrol(job.device_id)
         n_new = store.retry_problems() if job.retry else 0
@@ -138,6 +141,7 @@ def _encode(
 ) -> None:
     """Encode what is pending; note results, and deliver them, every now and then."""
     results: list[tuple[Task, Encoded]] = []
+    unreadable: list[tuple[Task, Encoded]] = []  # the last ones in a row
     kept_s = delivered_s = clock()
 
     def refuse(task: Task, reason: str) -> Encoded:
@@ -148,8 +152,16 @@ def _encode(
         for each in done:
             if each is None:
                 report.waited()
+            elif each[1].is_unreadable:
+                unreadable.append(each)
+                if len(unreadable) > _MAX_UNREADABLE:
+                    raise HubError(
+                        f"{plain_place(job.place)}: expected files that can be read, found {len(unreadable)} in a row that cannot "
+                        f"({each[1].problem}); is it still there? Then run the same command again: they count as not yet tried"
+                    )
             else:
-                results.append(each)
+                results += [*unreadable, each]
+                unreadable = []
                 report.encoded(*each)
             now_s = clock()
             if results and (now_s - kept_s >= _KEEP_EVERY_S or len(results) >= _KEEP_FILES):
@@ -158,6 +170,7 @@ def _encode(
                 is_late = now_s - delivered_s >= _DELIVER_EVERY_S
                 while _deliver_next(store, deliver, 1 if is_late else _DELIVER_OBSERVATIONS):
                     delivered_s = now_s
+        results += unreadable
     finally:
         done.close()
         store.keep(results)

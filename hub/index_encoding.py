@@ -40,7 +40,7 @@ class Encoded:
 
     digest: BLAKE2b of its bytes, 32 hexadecimal digits, "" where it was not read; pieces: edge.batch batches whose seq and
     event numbers count from 0 in each; problem: why not all of it was encoded, "" = nothing; is_known: its bytes were
-    indexed under this path before.
+    indexed under this path before; is_unreadable: not the file was wrong, but what it lies on.
     """
 
     digest: str
@@ -49,6 +49,7 @@ class Encoded:
     seconds_audio: float = 0.0
     problem: str = ""
     is_known: bool = False
+    is_unreadable: bool = False
 
 
 class _StillClock:
@@ -108,11 +109,12 @@ class FileEncoder:
         )
 
 
-def refused(settings: EncodingSettings, name: str, reason: str, digest: str = "") -> Encoded:
+def refused(settings: EncodingSettings, name: str, reason: str, *, is_unreadable: bool = False) -> Encoded:
     """Return what a file comes to that could not be encoded at all: an event that says so."""
     record = _Record(settings, name)
     record.skip(reason)
-    return Encoded(digest, tuple(record.pieces()), problem="; ".join(record.problems))
+    problem = "; ".join(record.problems)
+    return Encoded("", tuple(record.pieces()), problem=problem, is_unreadable=is_unreadable)
 
 
 def renumbered(pieces: Iterable[Batch], first_seq: int, first_event: int) -> Batch:

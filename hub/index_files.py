@@ -52,17 +52,24 @@ def open_archive(place: str) -> FileArchive:
     return UrlArchive(place) if "://" in place else FolderArchive(place)
 
 
+def plain_place(place: str) -> str:
+    """Return a place however it was written, without passwords and options: what may be kept and shown."""
+    if "://" not in place:
+        return shown(str(Path(place).resolve()))
+    scheme, _, rest = place.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/")
+
+
 def place_id(place: str) -> str:
-    """Return 8 hexadecimal digits that stand for a place, however it was written."""
-    whole = place.rstrip("/") if "://" in place else str(Path(place).resolve())
-    return hashlib.blake2b(os.fsencode(whole), digest_size=4).hexdigest()
+    """Return 8 hexadecimal digits that stand for a place."""
+    return hashlib.blake2b(plain_place(place).encode(), digest_size=4).hexdigest()
 
 
 def place_name(place: str) -> str:
     """Return what a place is called: the last part of its path, in letters, digits, dots and dashes."""
-    whole = place.partition("?")[0] if "://" in place else str(Path(place).resolve())
-    last = whole.rstrip("/").rpartition("/")[2]
-    return "".join(each if each.isalnum() or each in ".-_" else "-" for each in shown(last)) or "root"
+    last = plain_place(place).rpartition("/")[2]
+    return "".join(each if each.isalnum() or each in ".-_" else "-" for each in last) or "root"
 
 
 class FolderArchive:
@@ -103,12 +110,14 @@ class UrlArchive:
         try:
             from pyarrow import ArrowInvalid, fs
         except ImportError as error:
-            raise MissingDependencyError(f"{url}: needs pyarrow; run: pip install fieldcube[hub]") from error
-        self._url, self._fs = url, fs
+            raise MissingDependencyError(
+                f"{plain_place(url)}: needs pyarrow; run: pip install fieldcube[hub]"
+            ) from error
+        self._url, self._fs = plain_place(url), fs
         try:
             self._files, base = fs.FileSystem.from_uri(url)
         except (ArrowInvalid, OSError) as error:
-            raise UsageError(f"{url}: expected a URL of files, found: {error}") from error
+            raise UsageError(f"{self._url}: expected a URL of files, found: {error}") from error
         self._base = str(base).rstrip("/")
 
     def list(self, suffixes: frozenset[str]) -> Iterator[Listed | Unlisted]:

@@ -112,7 +112,8 @@ def encode_task(
         with archive.local(task.path) as path:
             return encoder.encode(path, task.name, task.known)
     except OSError as error:
-        return refused(settings, task.name, f"cannot be read: {error.strerror or error}")
+        reason = f"cannot be read: {error.strerror or error}"
+        return refused(settings, task.name, reason, is_unreadable=True)
     except Exception as error:  # its decoders raise whatever a damaged file leads them to
         return refused(settings, task.name, f"not encoded: {type(error).__name__}: {error}")
 

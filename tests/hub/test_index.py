@@ -10,29 +10,24 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
-from PIL import Image
 
 from edge.audio import FileSource
 from edge.batch import Batch, Receipt
-from edge.bundle import Bundle, write_bundle
+from edge.bundle import Bundle
 from edge.codes import pack
 from edge.encoder import open_audio_encoder
 from edge.errors import HubError, UsageError
 from edge.observation import Observation
 from edge.windows import Window, windows
-from hub.archive_sqlite import SqliteArchive
 from hub.index import Indexed, IndexJob, index
 from hub.index_delivery import FolderDelivery
 from hub.index_encoding import Encoded
 from hub.settings import Settings
 from hub.store_index import Task, Totals
 from hub.store_registry import Registry
-
-DATA = Path(__file__).parents[1] / "data"
-RATE_HZ = 16_000
+from tests.simulate.card_archive import N_DAMAGED, NAME, kept, write_bundle_of_both, write_cards, write_tone
+from tests.simulate.fake_s3 import fake_s3
 
 
 class Silent:
@@ -53,50 +48,14 @@ class Silent:
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a bundle of sound and pictures in one code space."""
-    tiny, image = Bundle.load(DATA / "tiny_bundle"), Bundle.load(DATA / "tiny_image_bundle")
-    sound = tuple(entry for entry in tiny.manifest.encoders if entry.modality == "audio")
-    heard = tuple(entry for entry in tiny.manifest.golden if entry.modality == "audio")
-    manifest = replace(
-        image.manifest, encoders=(*sound, *image.manifest.encoders), golden=(*heard, *image.manifest.golden)
-    )
-    files: dict[str, bytes | Path] = {
-        path.name: path
-        for each in (tiny, image)
-        for path in each.folder.iterdir()
-        if path.name != "manifest.json"
-    }
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "both", manifest, files).folder
-
-
-def write_tone(path: Path, seconds: float, hz: float = 440.0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    t = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
-    noise = np.random.default_rng(int(hz)).normal(0, 0.02, t.size)
-    soundfile.write(path, (0.3 * np.sin(2 * np.pi * hz * t) + noise).astype(np.float32), RATE_HZ)
-
-
-def write_picture(path: Path, red: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 24), (red, 90, 90)).save(path)
+    return write_bundle_of_both(tmp_path_factory.mktemp("bundle") / "both")
 
 
 def run(archive: Path | str, bundle: Path, hub: Path, **options: object) -> Indexed:
     """Index into the files of a hub."""
     with FolderDelivery(Settings(hub)) as deliver:
-        job = IndexJob(str(archive), bundle, name="cards", **options)  # type: ignore[arg-type]
+        job = IndexJob(str(archive), bundle, name=NAME, **options)  # type: ignore[arg-type]
         return index(job, hub / "index.sqlite", deliver, Silent())
-
-
-def kept(hub: Path) -> list[Observation]:
-    """Return everything in the hub's archive, in the order of seq."""
-    archive = SqliteArchive.open(Settings(hub).archive_path)
-    try:
-        blocks = list(archive.blocks())
-    finally:
-        archive.close()
-    found = [each for block in blocks for each in block.run.observations("cards", block.epoch)]
-    return sorted(found, key=lambda each: each.seq)
 
 
 @dataclass(frozen=True)
@@ -113,16 +72,7 @@ class Cards:
 def indexed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Cards:
     """Return sound, pictures, damaged files and names that repeat; not to be changed."""
     folder, hub = tmp_path_factory.mktemp("archive") / "cards", tmp_path_factory.mktemp("hub")
-    for site in ("alder", "birch"):
-        for n in range(4):
-            write_tone(folder / site / f"20260504_03{n:02d}00.wav", 3.2 + n, 300 + 137 * n + len(site))
-        write_picture(folder / site / "IMG_0001.JPG", 200 if site == "alder" else 20)
-    write_tone(folder / "a_first.wav", 2.0, 700)
-    (folder / "empty.wav").write_bytes(b"")
-    (folder / "noise.flac").write_bytes(np.random.default_rng(1).bytes(4096))
-    whole = (folder / "alder" / "20260504_030300.wav").read_bytes()
-    (folder / "cut.wav").write_bytes(whole[: len(whole) // 2])
-    (folder / "kept.clip.flac").write_bytes(b"not looked at")
+    write_cards(folder)
     done = run(folder, bundle, hub)
     return Cards(folder, hub, done, kept(hub))
 
@@ -196,7 +146,7 @@ def test_a_hub_that_lost_its_progress_keeps_nothing_twice(cards: Cards, bundle: 
 def test_gaps_and_what_was_skipped_are_told_to_the_hub(indexed: Cards, tmp_path: Path) -> None:
     shutil.copytree(indexed.hub, tmp_path / "hub")
     with Registry.open(Settings(tmp_path / "hub").registry_path) as registry:
-        device = registry.devices.named("cards")
+        device = registry.devices.named(NAME)
         assert device.status == "enrolled"
         with registry.database.reading() as connection:
             rows = connection.execute("SELECT number, kind, source FROM event ORDER BY number").fetchall()
@@ -248,7 +198,7 @@ class Report:
 if __name__ == "__main__":
     archive, bundle, hub = sys.argv[1:4]
     with FolderDelivery(Settings(Path(hub))) as deliver:
-        index(IndexJob(archive, Path(bundle), name="cards", n_workers=2), Path(hub) / "index.sqlite", deliver, Report())
+        index(IndexJob(archive, Path(bundle), name=NAME, n_workers=2), Path(hub) / "index.sqlite", deliver, Report())
     print("end", flush=True)
 """
 
@@ -295,7 +245,7 @@ class Forgetful:
 
 def test_a_batch_whose_receipt_was_lost_is_sent_again(indexed: Cards, bundle: Path, tmp_path: Path) -> None:
     hub = tmp_path / "hub"
-    job = IndexJob(str(indexed.archive), bundle, name="cards")
+    job = IndexJob(str(indexed.archive), bundle, name=NAME)
     with FolderDelivery(Settings(hub)) as real:
         forgetful = Forgetful(real)
         with pytest.raises(HubError, match="lost"):
@@ -310,6 +260,52 @@ def test_a_batch_whose_receipt_was_lost_is_sent_again(indexed: Cards, bundle: Pa
 def test_a_url_gives_the_same_as_the_folder(indexed: Cards, bundle: Path, tmp_path: Path) -> None:
     run(indexed.archive.as_uri(), bundle, tmp_path / "url")
     assert kept(tmp_path / "url") == indexed.found
+
+
+def test_a_bucket_of_s3_gives_the_same_as_the_folder(indexed: Cards, bundle: Path, tmp_path: Path) -> None:
+    objects = {
+        f"2026/{path.relative_to(indexed.archive).as_posix()}": path.read_bytes()
+        for path in indexed.archive.rglob("*")
+        if path.is_file()
+    }
+    with fake_s3({**objects, "2025/other.wav": b"", "2026/.trash/a.wav": b""}) as (url, requests):
+        run(url.format("/2026"), bundle, tmp_path / "s3")
+        assert kept(tmp_path / "s3") == indexed.found
+        n_requests = len(requests)
+        assert run(url.format("/2026"), bundle, tmp_path / "s3").n_new == 0
+        assert all("list-type" in each for each in requests[n_requests:])  # nothing was fetched again
+        with pytest.raises(HubError, match="s3://nothing/2026: .*NO_SUCH_BUCKET") as told:
+            run(url.format("/2026").replace("@cards", "@nothing"), bundle, tmp_path / "s3")
+    assert "secret" not in str(told.value)
+
+
+class Unplugged(Silent):
+    """Takes a folder away when all of it is listed."""
+
+    def __init__(self, folder: Path, to: Path) -> None:
+        super().__init__()
+        self._folder, self._to = folder, to
+
+    def begun(self, totals: Totals, n_workers: int) -> None:
+        self._folder.rename(self._to)
+
+
+def test_a_disk_that_goes_away_makes_no_file_a_bad_one(cards: Cards, bundle: Path, tmp_path: Path) -> None:
+    later, away = cards.archive / "later", tmp_path / "away"
+    for n in range(25):
+        write_tone(later / f"{n:02d}.wav", 1.0, 500 + n)
+    job = IndexJob(str(cards.archive), bundle, name=NAME)
+    with FolderDelivery(Settings(cards.hub)) as deliver:
+        with pytest.raises(HubError, match="is it still there"):
+            index(job, cards.hub / "index.sqlite", deliver, Unplugged(later, away))
+        away.rename(later)
+        again = index(job, cards.hub / "index.sqlite", deliver, Silent())
+        assert len(again.problems) == N_DAMAGED
+        for n in range(3):
+            write_tone(later / f"gone {n}.wav", 1.0, 800 + n)
+        few = index(job, cards.hub / "index.sqlite", deliver, Unplugged(later, away))
+    assert len(few.problems) == N_DAMAGED + 3  # a few are taken for what they are
+    assert len(kept(cards.hub)) == len(cards.found) + 25
 
 
 def test_two_at_once_on_one_hub_are_refused(indexed: Cards, bundle: Path, tmp_path: Path) -> None:

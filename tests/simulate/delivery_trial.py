@@ -125,6 +125,7 @@ class DeliveryTrial:
     def settle(self) -> None:
         """Give everybody time, a good line and a hub with room: all that waits arrives."""
         self.hub.free_disk()
+        self._is_full = False
         if not self.hub.is_running:
             self._start()
         self.proxy.choose = Fault
@@ -242,6 +243,10 @@ class DeliveryTrial:
     def _start(self) -> None:
         if self.hub.start():
             self.proxy.upstream = self.hub.url
+        else:
+            assert self._is_full, (
+                f"{self.hub.folder}: expected a hub that starts, found none; see {self._folder}/hub.log"
+            )
 
     def _new_folder(self, recorder: FieldRecorder) -> Path:
         self._n_folders += 1
