@@ -1,0 +1,269 @@
+"""Pairs on a recorder: which one runs, which ran before, and whether the new one is on trial.
+
+folder/pairs/N/{bundle/, watchlist.json, pair.json}; folder/current is a link to one of them, so that bundle and watchlist
+change in one step; folder/state.json is written first and says where the link must point, whatever a power cut leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edge import require
+from edge.bundle import MANIFEST_NAME, Bundle, require_code_space, write_bundle
+from edge.bundle_pair import Pair, PairFile, format_pair, parse_pair
+from edge.bundle_update import files_of, update_bundle
+from edge.durable import sync_folder, write_file
+from edge.errors import BundleError, StoreError, WatchlistError
+from edge.manifest import parse_manifest
+from edge.watchlist import Watchlist, load_watchlist, write_watchlist
+
+LOG = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+MAX_ATTEMPTS = 3  # self-tests of one pair; one that fails may be the board's bad day
+_ADOPTED = 0  # number of the pair that was there before any was fetched
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Since when a pair is on trial, UTC in ns; the first observation that it may have made; visits since then."""
+
+    since_ns: int
+    epoch: int
+    first_seq: int
+    n_visits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """active: number of the pair that is to run; previous: where to go back to; refused: never installed again.
+
+    newest: largest number that was ever installed; attempts: failed self-tests of the pair with number attempted.
+    """
+
+    active: int
+    previous: int | None = None
+    trial: Trial | None = None
+    refused: tuple[int, ...] = ()
+    newest: int = _ADOPTED
+    attempted: int = _ADOPTED
+    attempts: int = 0
+
+
+class Installed:
+    """The pairs in a folder. Every method raises BundleError for what cannot be used and leaves what runs as it is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.current = folder / "current"
+        self._pairs, self._state_path = folder / "pairs", folder / "state.json"
+
+    @property
+    def state(self) -> State:
+        """Return what is installed. Raises BundleError where nothing was adopted yet."""
+        try:
+            table: Any = json.loads(self._state_path.read_bytes())
+            require.version(BundleError, str(self._state_path), table, FORMAT_VERSION, "update fieldcube")
+            trial = table["trial"]
+            return State(
+                int(table["active"]),
+                None if table["previous"] is None else int(table["previous"]),
+                None if trial is None else Trial(**trial),
+                tuple(table["refused"]),
+                int(table["newest"]),
+                int(table["attempted"]),
+                int(table["attempts"]),
+            )
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"{self._state_path}: expected an installed pair, found none; run: python -m edge.update --adopt"
+            ) from error
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise BundleError(
+                f"{self._state_path}: expected what is installed, found {error!r}; remove the file and adopt again"
+            ) from error
+
+    def adopt(self, bundle: Bundle, watchlist: Watchlist) -> None:
+        """Begin with what the recorder runs already: what the first update can go back to."""
+        require_code_space(bundle.manifest.code_space, watchlist.code_space, "watchlist", bundle.folder)
+        filling = self._new_folder(_ADOPTED)
+        files: dict[str, bytes | Path] = {
+            each.name: each
+            for each in bundle.folder.iterdir()
+            if each.is_file() and each.name != MANIFEST_NAME and not each.name.startswith(".")
+        }
+        write_bundle(filling / "bundle", bundle.manifest, files)
+        write_watchlist(filling / "watchlist.json", watchlist)
+        self._keep(filling, _ADOPTED)
+        self._save(State(_ADOPTED))
+        self.recover()
+
+    def recover(self) -> State:
+        """Let the link point where the state says, and remove what an interrupted installation left."""
+        state = self.state
+        target = Path("pairs") / str(state.active)
+        if not self.current.is_symlink() or Path(os.readlink(self.current)) != target:
+            fresh = self.folder / ".current.new"
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(target)
+            os.replace(fresh, self.current)
+            sync_folder(self.folder)
+        kept = {str(state.active), str(state.previous)}
+        for each in self._pairs.iterdir():
+            if each.name not in kept:
+                shutil.rmtree(each, ignore_errors=True)
+        return state
+
+    def pair(self) -> Pair | None:
+        """Return the description of the pair that is to run, None for the adopted one."""
+        path = self._pairs / str(self.state.active) / "pair.json"
+        return parse_pair(path.read_bytes(), str(path)) if path.is_file() else None
+
+    def report(self) -> dict[str, str | int | bool]:
+        """Return what the hub is told of it, as part of a recorder's health."""
+        pair = self.pair()
+        if pair is None:
+            return {}
+        return {
+            "watchlist": pair.watchlist,
+            "watchlist_version": pair.watchlist_version,
+            "bundle": pair.bundle,
+            "pair": pair.number,
+            "on_trial": self.state.trial is not None,
+        }
+
+    def is_wanted(self, pair: Pair) -> bool:
+        """Return whether a pair is to be installed: newer than all before, and not known to fail."""
+        state = self.state
+        return pair.number > state.newest and pair.number not in state.refused
+
+    def stage(self, pair: Pair, fetch: Callable[[PairFile], Path]) -> Path:
+        """Put a pair together beside the one that runs, and check every byte of it; return its folder.
+
+        Only what the running bundle lacks is fetched. A watchlist of another code space than its bundle is refused.
+        """
+        filling = self._new_folder(pair.number)
+        running, update = self.current / "bundle", filling / "update"
+        have = files_of(Bundle.load(running).manifest)
+        update.mkdir()
+        for name, described in pair.files.items():
+            if have.get(name) != described.sha256 or not (running / name).is_file():
+                shutil.copyfile(fetch(described), update / name)
+        manifest = parse_manifest((update / MANIFEST_NAME).read_bytes(), f"pair {pair.number}: manifest.json")
+        for name, sha256 in files_of(manifest).items():
+            if name not in pair.files or pair.files[name].sha256 != sha256:
+                raise BundleError(f"pair {pair.number}: expected {name} of its manifest, found another file")
+        shutil.copytree(running, filling / "bundle")
+        bundle = update_bundle(filling / "bundle", update)
+        require_code_space(pair.code_space, bundle.manifest.code_space, "bundle", f"pair {pair.number}")
+        shutil.copyfile(fetch(pair.compiled), filling / "watchlist.json")
+        try:
+            listed = load_watchlist(
+                filling / "watchlist.json", bundle.manifest.code_space, bundle.manifest.code_bits
+            )
+        except WatchlistError as error:
+            raise BundleError(f"pair {pair.number}: {error}") from error
+        if not isinstance(listed, Watchlist):
+            raise BundleError(f"pair {pair.number}: expected a compiled watchlist, found a text")
+        write_file(filling / "pair.json", format_pair(pair))
+        shutil.rmtree(update)
+        return filling
+
+    def failed_self_test(self, pair: Pair) -> bool:
+        """Count a failed self-test; return whether the pair is refused from now on."""
+        state = self.state
+        attempts = state.attempts + 1 if state.attempted == pair.number else 1
+        is_refused = attempts >= MAX_ATTEMPTS
+        refused = (*state.refused, pair.number) if is_refused else state.refused
+        self._save(replace(state, attempted=pair.number, attempts=attempts, refused=refused))
+        self.recover()
+        return is_refused
+
+    def switch(self, staged: Path, pair: Pair, trial: Trial) -> None:
+        """Let a staged pair run, on trial. The state is on the disk before the link changes."""
+        state = self.state
+        self._keep(staged, pair.number)
+        self._save(
+            State(
+                pair.number, state.active, trial, state.refused, max(pair.number, state.newest), pair.number
+            )
+        )
+        self.recover()
+
+    def judge(self, now_ns: int, n_codes: Callable[[Trial], int], trial_s: float, least_codes: int) -> str:
+        """Decide about a pair on trial: "confirmed", "rolled back" or "on trial"; "" where none is.
+
+        n_codes: how many observations were made with the pair since its trial began; at the end of trial_s there must be
+        least_codes, whatever else looks well.
+        """
+        state = self.state
+        trial = state.trial
+        if trial is None:
+            return ""
+        passed_s = (now_ns - trial.since_ns) / 1e9
+        if passed_s < 0:  # the clock was set back: count anew
+            trial = replace(trial, since_ns=now_ns)
+        if passed_s < trial_s or trial.n_visits < 1:  # one look at least, however far the clock was set ahead
+            self._save(replace(state, trial=replace(trial, n_visits=trial.n_visits + 1)))
+            return "on trial"
+        found = n_codes(trial)
+        if found >= least_codes:
+            self._save(replace(state, trial=None))
+            return "confirmed"
+        self.roll_back(f"{found} codes in {passed_s:.0f} s, expected at least {least_codes}")
+        return "rolled back"
+
+    def roll_back(self, reason: str) -> None:
+        """Go back to the pair before; the one that failed never runs again."""
+        state = self.state
+        if state.previous is None:
+            raise BundleError(f"{self.folder}: expected a pair to go back to, found none; {reason}")
+        LOG.warning("pair %d failed (%s): back to %d", state.active, reason, state.previous)
+        self._save(
+            replace(
+                state,
+                active=state.previous,
+                previous=None,
+                trial=None,
+                refused=(*state.refused, state.active),
+            )
+        )
+        self.recover()
+
+    def amend(self, watchlist: Watchlist) -> None:
+        """Replace the watchlist of the running pair by another of the same bundle. Raises StoreError on a full disk."""
+        manifest = Bundle.load(self.current / "bundle").manifest
+        require_code_space(manifest.code_space, watchlist.code_space, "watchlist", self.current)
+        try:
+            write_watchlist(self.current / "watchlist.json", watchlist)
+        except WatchlistError as error:
+            raise StoreError(str(error)) from error
+
+    def _new_folder(self, number: int) -> Path:
+        filling = self._pairs / f".{number}.new"
+        shutil.rmtree(filling, ignore_errors=True)
+        filling.mkdir(parents=True)
+        return filling
+
+    def _keep(self, filling: Path, number: int) -> None:
+        """Give a filled folder its name, all of it on the disk."""
+        final = self._pairs / str(number)
+        for path in filling.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        sync_folder(filling)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(filling, final)
+        sync_folder(self._pairs)
+
+    def _save(self, state: State) -> None:
+        table = {"format_version": FORMAT_VERSION, **asdict(state)}
+        write_file(self._state_path, (json.dumps(table, indent=1) + "\n").encode())
