@@ -20,6 +20,7 @@ from edge.utf8 import shown
 from hub.index import FILE_TIMEOUT_S, Indexed, IndexJob, index
 from hub.index_delivery import Deliver, FolderDelivery, UrlDelivery
 from hub.index_encoding import Encoded
+from hub.index_files import place_id
 from hub.settings import Settings
 from hub.store_index import Task, Totals
 
@@ -35,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", default="", help="of the archive at the hub (default: made of its folder's name and place)")
     add("--hub", metavar="URL", help="of a hub that runs (default: into the files of one that does not)")
     add("--code", help="enrolment code, for --hub")
+    add(
+        "--archive",
+        metavar="PLACE",
+        default="",
+        help="of the hub's codes (default: sqlite:FOLDER/archive.sqlite)",
+    )
     add("--workers", type=int, default=0, help="processes that encode (default: one for each CPU)")
     add("--ray", metavar="ADDRESS", default="", help="encode on a Ray cluster instead, such as 10.0.0.5:6379")
     add("--hop", type=float, metavar="S", help="from one window to the next, s (default: half a window)")
@@ -62,16 +69,17 @@ def run_index(args: argparse.Namespace, settings: Settings, out: TextIO | None =
         args.file_timeout,
     )
     settings.folder.mkdir(parents=True, exist_ok=True)
+    progress_of = f"-{place_id(args.hub)}" if args.hub else ""  # what one hub has says nothing of another
     with ExitStack() as opened:
         deliver: Deliver
         if args.hub:
             deliver = opened.enter_context(UrlDelivery(args.hub, settings.folder / "index.key", args.code))
         else:
-            deliver = opened.enter_context(FolderDelivery(settings))
+            deliver = opened.enter_context(FolderDelivery(settings, args.archive))
         progress: Bar | Lines = Bar(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
         opened.enter_context(progress)
         try:
-            done = index(job, settings.folder / "index.sqlite", deliver, progress)
+            done = index(job, settings.folder / f"index{progress_of}.sqlite", deliver, progress)
         except KeyboardInterrupt:
             raise HubError("stopped; what was encoded is kept: run the same command again to go on") from None
     _tell(done, out or sys.stdout, as_json=args.json)

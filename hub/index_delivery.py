@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -22,7 +23,7 @@ from edge.batch import (
 )
 from edge.device_key import DeviceKey
 from edge.errors import HubError
-from hub.archive_sqlite import SqliteArchive
+from hub.archive_engines import open_archive
 from hub.ingest import Ingest
 from hub.settings import Settings
 from hub.store_registry import Registry
@@ -44,22 +45,25 @@ class Deliver(Protocol):
 
 
 class FolderDelivery:
-    """Opens the files of a hub that does not run. Use it as a context manager or call close()."""
+    """Opens the files of a hub that does not run. Use it as a context manager or call close().
 
-    def __init__(self, settings: Settings, now_ns: Callable[[], int] = time.time_ns) -> None:
+    archive: place of its codes, "" = the default engine in its folder. Raises HubError, also where the hub runs.
+    """
+
+    def __init__(
+        self, settings: Settings, archive: str = "", now_ns: Callable[[], int] = time.time_ns
+    ) -> None:
         self._now_ns = now_ns
         self._key = DeviceKey.open(settings.folder / "index.key")
-        self._registry = Registry.open(settings.registry_path)
-        try:
-            self._archive = SqliteArchive.open(settings.archive_path)
+        with ExitStack() as opened:
+            self._registry = opened.enter_context(Registry.open(settings.registry_path))
+            codes = open_archive(archive or str(settings.archive_path))
+            opened.callback(codes.close)
             try:
-                self._ingest = Ingest(self._registry, self._archive, now_ns)
-            except BaseException:
-                self._archive.close()
-                raise
-        except BaseException:
-            self._registry.close()
-            raise
+                self._ingest = opened.enter_context(Ingest(self._registry, codes, now_ns))
+            except HubError as error:
+                raise HubError(f"{error}, or give its address: --hub URL") from error
+            self._opened = opened.pop_all()
 
     def enrol(self, device_id: str) -> None:
         """Enter an archive as a device, approved by whoever may write the hub's folder."""
@@ -75,9 +79,7 @@ class FolderDelivery:
 
     def close(self) -> None:
         """Hand what is committed to the archive, and close the files."""
-        self._ingest.close()
-        self._archive.close()
-        self._registry.close()
+        self._opened.close()
 
     def __enter__(self) -> FolderDelivery:
         return self

@@ -76,9 +76,19 @@ def test_a_hub_that_runs_takes_it_as_a_recorders(recordings: Path, tmp_path: Pat
         here = Settings(tmp_path / "here")
         with pytest.raises(HubError, match="approve card"):
             run_index(args, here, io.StringIO())
+        with pytest.raises(HubError, match="--hub URL"):
+            run_index(arguments(recordings, "--bundle", TINY), settings, io.StringIO())
         app.state.hub.registry.devices.set_status("card", "enrolled")
         assert run_index(args, here, io.StringIO()) == 0
     archive = SqliteArchive.open(settings.archive_path)
+    assert sum(archive.counts().values()) == 10
+    archive.close()
+    elsewhere = tmp_path / "elsewhere.sqlite"
+    args = arguments(
+        recordings, "--bundle", TINY, "--workers", 1, "--name", "card", "--archive", f"sqlite:{elsewhere}"
+    )
+    assert run_index(args, here, io.StringIO()) == 0  # what that hub has says nothing of this one
+    archive = SqliteArchive.open(elsewhere)
     assert sum(archive.counts().values()) == 10
     archive.close()
 

@@ -36,7 +36,7 @@ class _Bucket(BaseHTTPRequestHandler):
         else:
             self._list({name: values[0] for name, values in parse_qs(url.query).items()})
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         """Say how large an object is."""
         self.do_GET()
 
