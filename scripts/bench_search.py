@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -43,12 +43,33 @@ class Hub:
     listening_s: float
     cold_s: float
 
+    def cpu_ns(self) -> int:
+        """Return how long its threads have worked."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(each.read_text(encoding="ascii").split()[0]) for each in tasks)
+
     @property
     def memory_mb(self) -> float:
         """Return the memory that it has in use now."""
         lines = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines()
         (used,) = (line.split()[1] for line in lines if line.startswith("VmRSS"))
         return int(used) * 1024 / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What one search took in each run: ms of waiting, and ms of a CPU's work."""
+
+    wall_ms: list[float]
+    cpu_ms: list[float]
+
+    @contextmanager
+    def taken(self, cpu_ns: Callable[[], int]) -> Iterator[None]:
+        """Note how long the block takes."""
+        begun, worked_ns = time.perf_counter(), cpu_ns()
+        yield
+        self.wall_ms.append((time.perf_counter() - begun) * 1e3)
+        self.cpu_ms.append((cpu_ns() - worked_ns) / 1e6)
 
 
 def hub_search(arguments: argparse.Namespace) -> int:
@@ -62,22 +83,25 @@ def hub_search(arguments: argparse.Namespace) -> int:
             f"{n:,} observations of {N_RECORDERS} recorders: {n / added_s:,.0f}/s into the archive, "
             f"{n_bytes / n:.1f} bytes each on disk"
         )
-        with started(folder, arguments.cache_mb) as hub:
-            print(
-                f"cold start: listens after {hub.listening_s:.1f} s, first answer after {hub.cold_s:.1f} s "
-                "(encoder opened, codes read from the disk)"
-            )
-            runs, scans = measured(hub, n, arguments)
-            memory_mb = hub.memory_mb
-    print(
-        f"top-{arguments.k} over HTTP, {arguments.runs} interleaved runs; the hub holds {memory_mb:,.0f} MB"
-    )
-    rows = [(f"HTTP, {what}", times) for what, times in runs.items()] + list(scans.items())
-    print(f"{'':44}{'median ms':>12}{'fastest ms':>12}{'95 % ms':>12}")
-    for what, times in rows:
-        middle, late = np.percentile(times, (50, 95))
-        print(f"{what:44}{middle:12.1f}{min(times):12.1f}{late:12.1f}")
+        for cache_mb in arguments.cache_mb:
+            with started(folder, cache_mb) as hub:
+                print(
+                    f"--cache-mb {cache_mb}: listens after {hub.listening_s:.1f} s, first answer after {hub.cold_s:.1f} s "
+                    "(encoder opened, codes read from the disk)"
+                )
+                runs, scans = measured(hub, n, arguments)
+                report(hub, runs, scans, arguments)
     return 0
+
+
+def report(hub: Hub, runs: dict[str, Times], scans: dict[str, Times], arguments: argparse.Namespace) -> None:
+    """Print a table; CPU is that of the process that scans, whatever else the machine does."""
+    print(f"top-{arguments.k}, {arguments.runs} interleaved runs; the hub holds {hub.memory_mb:,.0f} MB")
+    rows = [(f"HTTP, {what}", times) for what, times in runs.items()] + list(scans.items())
+    print(f"{'':44}{'median ms':>12}{'fastest ms':>12}{'95 % ms':>12}{'CPU ms':>12}")
+    for what, times in rows:
+        middle, late = np.percentile(times.wall_ms, (50, 95))
+        print(f"{what:44}{middle:12.1f}{min(times.wall_ms):12.1f}{late:12.1f}{np.median(times.cpu_ms):12.1f}")
 
 
 def build(folder: Path, n: int) -> float:
@@ -129,10 +153,8 @@ def ask(client: urllib3.PoolManager, url: str, fields: dict[str, Any]) -> Any:
     return answer.json()
 
 
-def measured(
-    hub: Hub, n: int, arguments: argparse.Namespace
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Return ms of searches by what they ask, and of plain scans of as many codes in this process."""
+def measured(hub: Hub, n: int, arguments: argparse.Namespace) -> tuple[dict[str, Times], dict[str, Times]]:
+    """Return times of searches by what they ask, and of plain scans of as many codes in this process."""
     span_ns = n // N_RECORDERS * WINDOW_NS
     middle = {"since": iso_utc(FIRST_WALL_NS + span_ns // 2)}
     tenth = {**middle, "until": iso_utc(FIRST_WALL_NS + span_ns // 2 + span_ns // 10)}
@@ -146,23 +168,21 @@ def measured(
         "box, hours and half of the time": {"box": "47,8,48,9", **night, **middle},
     }
     scans = plain_scans(n, arguments.k) if arguments.compare else {}
-    times: dict[str, list[float]] = {what: [] for what in asked}
-    scan_ms: dict[str, list[float]] = {what: [] for what in scans}
+    times = {what: Times([], []) for what in asked}
+    scan_times = {what: Times([], []) for what in scans}
     with urllib3.PoolManager(1) as client:
         for text in TEXTS:
             ask(client, hub.url, {"query": text, **night})  # encoded once, times of day read once
         for run in range(arguments.runs):
             for what, filters in asked.items():
                 fields = {"query": TEXTS[run % len(TEXTS)], "top": arguments.k, **filters}
-                begun = time.perf_counter()
-                found = ask(client, hub.url, fields)
-                times[what].append((time.perf_counter() - begun) * 1e3)
+                with times[what].taken(hub.cpu_ns):
+                    found = ask(client, hub.url, fields)
                 assert len(found["results"]) == arguments.k
             for what, scan in scans.items():
-                begun = time.perf_counter()
-                scan()
-                scan_ms[what].append((time.perf_counter() - begun) * 1e3)
-    return times, scan_ms
+                with scan_times[what].taken(time.thread_time_ns):
+                    scan()
+    return times, scan_times
 
 
 def plain_scans(n: int, k: int) -> dict[str, Any]:
@@ -239,7 +259,11 @@ def add_parsers(commands: Any) -> None:
     command.add_argument("-k", type=int, default=100, help="how many to find (default 100)")
     command.add_argument("--runs", type=int, default=20, help="interleaved runs (default 20)")
     command.add_argument(
-        "--cache-mb", type=int, default=4000, help="memory for codes, 0 = all from the disk (default 4000)"
+        "--cache-mb",
+        type=int,
+        nargs="+",
+        default=[4000],
+        help="memory for codes, 0 = all from the disk (default 4000); each of several is measured",
     )
     command.add_argument(
         "--no-compare", dest="compare", action="store_false", help="no scans beside it, which take memory"
