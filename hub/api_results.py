@@ -12,6 +12,8 @@ from edge.errors import HubError, UsageError
 from edge.verdict import ANSWERS, Answer, Verdict
 from hub.answers import finite, iso_ns, iso_s
 from hub.api_clips import Key, clip_state, key_of_name, key_of_uid
+from hub.api_search import searcher_of
+from hub.archive import Filter
 from hub.asked import asked_for
 from hub.parts import Hub, hub_of
 from hub.store_registry_devices import Device
@@ -129,9 +131,26 @@ def marks(
 
 
 @router.get("/heatmap")
-def heatmap(request: Request, asked: Annotated[Asked, Depends(asked_for)]) -> dict[str, Any]:
-    """Return how many detections there were by day and hour of the day."""
-    return heat_of(Views(hub_of(request).registry.database).hours(asked))
+def heatmap(
+    request: Request,
+    asked: Annotated[Asked, Depends(asked_for)],
+    code: Annotated[str, Query(description="of a question, hexadecimal: count what is near it instead")] = "",
+    per_day: Annotated[float | None, Query(description="near: so often a day in the background")] = None,
+    max_distance: Annotated[int | None, Query(ge=0, le=256, description="near: within so many bits")] = None,
+) -> dict[str, Any]:
+    """Return how many detections, or windows near a question, there were by day and hour of the day."""
+    if not code:
+        return heat_of(Views(hub_of(request).registry.database).hours(asked))
+    searcher = searcher_of(request)
+    try:
+        question = searcher.code(bytes.fromhex(code), code)
+    except ValueError as error:
+        raise UsageError(f"code: expected hexadecimal digits, found {code!r}") from error
+    bits = max_distance if per_day is None else searcher.max_distance(question, per_day)
+    if bits is None or asked.query is not None or asked.said is not None:
+        raise UsageError("code: expected per_day or max_distance, no query and no verdict, found otherwise")
+    where = Filter(asked.devices, asked.since_ns, asked.until_ns, asked.hours, asked.utc_offset_s)
+    return {**heat_of(searcher.hours(question, where, bits).items()), "max_distance": bits}
 
 
 def heat_of(hours: Iterable[tuple[int, int]]) -> dict[str, Any]:

@@ -30,15 +30,23 @@ export const get = (path, parameters, signal) => ask("GET", address(path, parame
 export const post = (path, body, signal) => ask("POST", path, body ?? {}, signal);
 export const putTo = (path, body) => ask("PUT", path, body);
 
-async function ask(method, path, body, signal) {
+/** Send a file as it is. */
+export const postFile = (path, file) => send("POST", path, file, file.type || "audio/wav");
+
+function ask(method, path, body, signal) {
+  const text = body === undefined ? undefined : JSON.stringify(body);
+  return send(method, path, text, text === undefined ? null : "application/json", signal);
+}
+
+async function send(method, path, body, kind, signal) {
   let answer;
   try {
     answer = await fetch(path, {
       method,
       signal,
       credentials: "same-origin",
-      headers: { Accept: "application/json", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      headers: { Accept: "application/json", ...(kind ? { "Content-Type": kind } : {}) },
+      body,
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;

@@ -5,7 +5,7 @@ import { h, put, say } from "./dom.js";
 import { showDetections } from "./detections.js";
 import { showRecorders } from "./recorders.js";
 import { showSearch } from "./search.js";
-import { setZone, zone, zoneName } from "./times.js";
+import { setNow, setZone, zone, zoneName } from "./times.js";
 import { showWatchlists } from "./watchlists.js";
 
 const VIEWS = { search: showSearch, detections: showDetections, recorders: showRecorders, watchlists: showWatchlists };
@@ -42,7 +42,12 @@ function write(view, state) {
 
 const shared = {
   async devices(isFresh = false) {
-    if (isFresh || !devices) devices = get("api/devices").then((found) => found.devices);
+    if (isFresh || !devices) {
+      devices = get("api/devices").then((found) => {
+        setNow(found.now);
+        return found.devices;
+      });
+    }
     try {
       return await devices;
     } catch (error) {

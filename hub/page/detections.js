@@ -21,6 +21,7 @@ const SAID = [["", "All"], ["none", "Nobody said yet"], ["right", "Right"], ["wr
 
 /** Show the view. page: as for search. */
 export async function showDetections({ place, state, go, devices: loadDevices }) {
+  const onLike = (uid) => location.assign(`#/search?like=${uid}`);
   put(place, h("p", { class: "loading" }, "Loading …"));
   const filters = parametersOf(state);
   const asked = { query: state.query, verdict: state.verdict, ...filters };
@@ -41,7 +42,7 @@ export async function showDetections({ place, state, go, devices: loadDevices })
   function add(found) {
     for (const each of found.detections) {
       let before = each.verdict;
-      list.append(resultItem(each, { names, onDevice: (name) => go({ device: [name] }), onVerdict: (judged) => {
+      list.append(resultItem(each, { names, onDevice: (name) => go({ device: [name] }), onLike, onVerdict: (judged) => {
         if (before) told[before] -= 1;
         told[judged.verdict] = (told[judged.verdict] ?? 0) + 1;
         before = judged.verdict;
@@ -63,7 +64,7 @@ export async function showDetections({ place, state, go, devices: loadDevices })
   const side = h("aside", { class: "side", "aria-label": "When, where, and to take along" });
   put(
     place,
-    h("section", { class: "hero", "aria-label": "Which detections" }, h("div", { class: "filters" }, choice("Query", [["", "All queries"], ...queries.queries.map((each) => [each.query, `${each.query} (${each.n.toLocaleString("en")})`])], state.query, (query) => go({ query })), choice("Verdict", SAID, state.verdict, (verdict) => go({ verdict }))), filterBar(state, devices, go)),
+    h("section", { class: "hero", "aria-label": "Which detections" }, h("div", { class: "filters" }, choice("Query", [["", "All queries"], ...queries.queries.map((each) => [each.query, `${each.query} (${each.n.toLocaleString("en")})`])], state.query, (query) => go({ query })), choice("Verdict", SAID, state.verdict, (verdict) => go({ verdict })), filterBar(state, devices, go))),
     h("div", { class: "columns" }, h("div", { class: "answer" }, h("div", { class: "answer-head" }, h("h1", { class: "small" }, state.query || "Detections"), tally), first.total ? list : h("p", { class: "empty" }, "No detections here. Widen the filters, or write a watchlist."), more, first.total ? keysHelp() : null), side),
   );
   add(first);
@@ -93,7 +94,7 @@ function showSide(side, devices, first, state, go, asked, filters) {
     choose: (device) => go({ device: (state.device ?? []).includes(device.name) ? [] : [device.name] }),
   });
   get("api/heatmap", { query: state.query, ...filters, offset_s: zone() * 60 }).then(
-    (counted) => heat.append(heatmap(counted, { what: "detections", width: Math.max(300, side.clientWidth - 34), choose: (day, nDays, hour) => go({ from: day, to: dayAfter(day, nDays - 1), period: "", hours: `${hour}-${(hour + 1) % 24}` }) })),
+    (counted) => heat.append(heatmap(counted, { what: "detections", width: Math.max(280, side.clientWidth - 36), choose: (day, nDays, hour) => go({ from: day, to: dayAfter(day, nDays - 1), period: "", hours: `${hour}-${(hour + 1) % 24}` }) })),
     (error) => heat.append(h("p", { class: "error" }, error.message)),
   );
 }

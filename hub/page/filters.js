@@ -1,7 +1,7 @@
 // Filters that search and detections share: a period of days, hours of the day, one or more recorders, a box on the map.
 
 import { h, put } from "./dom.js";
-import { dayAfter, startOf, today, zone } from "./times.js";
+import { dayAfter, now, startOf, today, zone } from "./times.js";
 
 const PERIODS = [["", "All time"], ["1", "Last 24 hours"], ["7", "Last 7 days"], ["30", "Last 30 days"], ["days", "From … to …"]];
 const HOURS = [["", "Any hour"], ["20-5", "Night, 20–05"], ["4-8", "Dawn, 04–08"], ["8-18", "Day, 08–18"], ["18-21", "Dusk, 18–21"], ["hours", "From … to …"]];
@@ -15,7 +15,7 @@ export function hoursOf(text) {
 }
 
 /** Return what the hub is asked for, of the state in the page's address. */
-export function parametersOf(state, now_ms = Date.now()) {
+export function parametersOf(state, now_ms = now()) {
   const given = { device: state.device ?? [], box: state.box?.join(",") };
   if (Number(state.period)) given.since = new Date(now_ms - Number(state.period) * 86_400_000).toISOString();
   if (state.from) given.since = startOf(state.from);

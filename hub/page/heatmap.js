@@ -21,7 +21,7 @@ export function heatmap(heat, { what = "detections", choose = null, width = 640 
   const n = Math.ceil(nDays / perColumn);
   const counts = grid(heat, n, perColumn);
   const most = Math.max(1, ...counts.flat());
-  const column = Math.min(22, Math.max(3, Math.floor((width - LEFT - 6) / n)));
+  const column = Math.min(40, Math.max(3, Math.floor((width - LEFT - 6) / n)));
   const picture = s("svg", { class: "heat", width: LEFT + n * column + 2, height: TOP + HOURS * ROW + 18, "aria-hidden": "true" });
   for (let hour = 0; hour < HOURS; hour += 6) {
     picture.append(s("text", { x: LEFT - 5, y: TOP + hour * ROW + 7, class: "axis", "text-anchor": "end" }, `${String(hour).padStart(2, "0")}h`));

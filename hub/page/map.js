@@ -83,11 +83,11 @@ function graticule(picture, view, width) {
   const digits = (step) => Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   for (let at = Math.ceil(south / latitudes) * latitudes; at < north; at += latitudes) {
     const y = view.point(at, 0)[1];
-    picture.append(s("line", { x1: 0, x2: width, y1: y, y2: y, class: "grid" }), s("text", { x: 4, y: y - 3, class: "axis" }, `${Math.abs(at).toFixed(digits(latitudes))}°${at < 0 ? "S" : "N"}`));
+    picture.append(s("line", { x1: 0, x2: width, y1: y, y2: y, class: "grid" }), y < HEIGHT - 18 && y > 34 ? s("text", { x: 4, y: y - 3, class: "axis" }, `${Math.abs(at).toFixed(digits(latitudes))}°${at < 0 ? "S" : "N"}`) : "");
   }
   for (let at = Math.ceil(west / longitudes) * longitudes; at < east; at += longitudes) {
     const x = view.point(0, at)[0];
-    picture.append(s("line", { x1: x, x2: x, y1: 0, y2: HEIGHT, class: "grid" }), s("text", { x: x + 3, y: HEIGHT - 5, class: "axis" }, `${Math.abs(at).toFixed(digits(longitudes))}°${at < 0 ? "W" : "E"}`));
+    picture.append(s("line", { x1: x, x2: x, y1: 0, y2: HEIGHT, class: "grid" }), x < width - 46 ? s("text", { x: x + 3, y: HEIGHT - 5, class: "axis" }, `${Math.abs(at).toFixed(digits(longitudes))}°${at < 0 ? "W" : "E"}`) : "");
   }
 }
 

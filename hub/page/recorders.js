@@ -15,7 +15,7 @@ export async function showRecorders({ place, state, go, devices: loadDevices }) 
   const health = await get("api/health");
   const sorted = [...devices].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || a.name.localeCompare(b.name));
   const where = h("div");
-  const cards = h("ul", { class: "recorders" });
+  const cards = h("ul", { class: "cards" });
   const refresh = () => go({}, true);
   const tally = ORDER.map((each) => [each, devices.filter((device) => device.state === each).length]).filter(([, n]) => n);
   put(
@@ -67,7 +67,7 @@ function recorder(device, refresh) {
 
 function factsOf(device) {
   const health = device.health ?? {};
-  const facts = [["Last code", device.last_observed_at ? ago(device.last_observed_at) : "none yet", ["silent", "late"].includes(device.state)]];
+  const facts = [["Last code", device.last_code_at ? ago(device.last_code_at) : "none yet", ["silent", "late"].includes(device.state)]];
   facts.push(["Windows", (device.n_observations ?? 0).toLocaleString("en")], ["Detections", (device.n_detections ?? 0).toLocaleString("en")]);
   if (device.n_missing) facts.push(["Still to come", device.n_missing.toLocaleString("en")]);
   if (device.n_dropped) facts.push(["Dropped", device.n_dropped.toLocaleString("en"), true]);
@@ -89,16 +89,27 @@ async function showCoverage(place) {
   try {
     const found = await get(`api/devices/${encodeURIComponent(place.dataset.name)}/coverage`);
     if (found.share === null) return;
-    const percent = Math.round(100 * found.share);
-    const label = `Listened in ${percent} % of the minutes of the last ${count(found.days.length, "day")}`;
-    put(place, h("p", {}, h("b", {}, `${percent} %`), ` of the minutes of the last ${count(found.days.length, "day")}`), h("div", { class: "strip", role: "img", "aria-label": label }, found.days.map((day) => h("div", { class: "strip-day" }, day.hours.map((share, hour) => h("i", { class: share === null ? "is-outside" : "", style: share === null ? "" : `--share:${share.toFixed(2)}`, title: share === null ? "" : `${day.day} ${String(hour).padStart(2, "0")} h UTC: ${Math.round(100 * share)} %` })))))));
+    const percent = `${Math.round(100 * found.share)} %`;
+    const days = count(found.days.length, "day");
+    const label = `Listened in ${percent} of the minutes of the last ${days}`;
+    const strip = h("div", { class: "strip", role: "img", "aria-label": label }, found.days.map(dayOfStrip));
+    put(place, h("p", {}, h("b", {}, percent), ` of the minutes of the last ${days}`), strip);
   } catch (error) {
     put(place, h("p", { class: "error" }, error.message));
   }
 }
 
+function dayOfStrip({ day, hours }) {
+  const cells = hours.map((share, hour) => {
+    if (share === null) return h("i", { class: "is-outside" });
+    const title = `${day} ${String(hour).padStart(2, "0")} h UTC: ${Math.round(100 * share)} %`;
+    return h("i", { style: `--share:${share.toFixed(2)}`, title });
+  });
+  return h("div", { class: "strip-day" }, cells);
+}
+
 function approval(device, refresh) {
-  return h("div", { class: "approval" }, h("p", {}, "Compare with what ", h("code", {}, "edge-sync --key"), " shows on the recorder: ", h("code", { class: "print" }, device.fingerprint)), h("button", { type: "button", class: "primary", onclick: () => change(device, { status: "enrolled" }, `${device.name} may send now.`, refresh) }, "Approve"), h("button", { type: "button", onclick: () => change(device, { status: "revoked" }, `${device.name} is refused.`, refresh) }, "Refuse"));
+  return h("div", { class: "approval" }, h("p", {}, "Compare with the fingerprint that edge-sync shows on the recorder: ", h("code", { class: "print" }, device.fingerprint)), h("button", { type: "button", class: "primary", onclick: () => change(device, { status: "enrolled" }, `${device.name} may send now.`, refresh) }, "Approve"), h("button", { type: "button", onclick: () => change(device, { status: "revoked" }, `${device.name} is refused.`, refresh) }, "Refuse"));
 }
 
 function details(device, refresh) {

@@ -13,42 +13,43 @@ const ANSWERS = [
 /** Return how often the background alone comes as near. */
 export function falseAlarms(perDay) {
   if (perDay >= 1) return `${perDay < 10 ? perDay.toFixed(1) : Math.round(perDay).toLocaleString("en")} false a day`;
-  if (perDay >= 1 / 7) return `1 false in ${Math.max(1, Math.round(1 / perDay))} days`;
-  return perDay >= 1 / 365 ? `1 false in ${Math.round(1 / perDay / 7)} weeks` : "1 false in over a year";
+  if (perDay > 1 / 14) return perDay > 0.75 ? "1 false a day" : `1 false in ${Math.max(2, Math.round(1 / perDay))} days`;
+  return perDay >= 1 / 365 ? `1 false in ${Math.round(1 / perDay / 7)} weeks` : "< 1 false a year";
 }
 
 /**
  * Return a list item. found: uid or null, device, epoch (text), seq, query, text, started_at, source, offset_s, duration_s,
  * distance, probability, false_alarms_per_day, verdict, clip (none, wanted, here); names: title of a device by its name.
  */
-export function resultItem(found, { names, rank = null, onVerdict = () => {}, onDevice = null }) {
+export function resultItem(found, { names, rank = null, onVerdict = () => {}, onDevice = null, onLike = null }) {
   const isPicture = found.duration_s === 0;
   const media = h("div", { class: "media" });
   const title = names.get(found.device) || found.device;
   const recorder = onDevice ? h("button", { class: "link", type: "button", title: "Only this recorder", onclick: () => onDevice(found.device) }, title) : h("span", {}, title);
-  const item = h(
+  const at = found.offset_s === null || isPicture || isLive(found.source) ? "" : ` at ${position(found.offset_s)}`;
+  return h(
     "li",
     { class: "result", tabindex: "-1", "data-uid": found.uid ?? "" },
+    rank === null ? null : h("span", { class: "rank" }, String(rank)),
     h(
       "div",
-      { class: "result-line" },
-      rank === null ? null : h("span", { class: "rank" }, String(rank)),
-      h(
-        "div",
-        { class: "result-facts" },
-        h("div", { class: "result-head" }, h("time", { datetime: found.started_at ?? "" }, when(found.started_at)), recorder, onDevice && rank === null ? h("span", { class: "query" }, found.query) : null),
-        h("div", { class: "result-where" }, h("span", { class: "source", title: found.source ?? "" }, shortSource(found.source)), found.offset_s !== null && !isPicture ? ` at ${position(found.offset_s)}` : ""),
-      ),
-      sureness(found),
+      { class: "result-facts" },
+      h("time", { datetime: found.started_at ?? "" }, when(found.started_at)),
+      h("div", { class: "result-where" }, recorder, rank === null ? h("span", { class: "query" }, found.query) : null, h("span", { title: found.source ?? "" }, shortSource(found.source) + at)),
     ),
-    h("div", { class: "result-actions" }, sound(found, media, isPicture), verdicts(found, onVerdict)),
+    sureness(found),
+    h("div", { class: "result-actions" }, sound(found, media, isPicture), likeButton(found, onLike), verdicts(found, onVerdict)),
     media,
   );
-  return item;
+}
+
+function isLive(source) {
+  return !source || source === "stdin" || source.startsWith("microphone:");
 }
 
 function shortSource(source) {
-  if (!source) return "codes not here yet";
+  if (!source) return "its code is not here yet";
+  if (isLive(source)) return source.startsWith("microphone") ? "microphone" : source;
   const parts = source.split("/");
   return parts.length > 2 ? `…/${parts.slice(-2).join("/")}` : source;
 }
@@ -82,21 +83,27 @@ function sound(found, media, isPicture) {
     );
     return button;
   }
-  if (found.clip === "wanted") return h("span", { class: "waiting" }, `${what} asked for`);
+  if (found.clip === "wanted") return h("span", { class: "waiting" }, "asked for");
   if (found.clip !== "none") return null;
   const button = h("button", { class: "act ask", type: "button", title: `The recorder sends its ${what} with its next delivery, where it still has it`, onclick: async () => {
     button.disabled = true;
     try {
       await post(`${clipPath(found)}/request`);
       found.clip = "wanted";
-      button.replaceWith(h("span", { class: "waiting" }, `${what} asked for`));
+      button.replaceWith(h("span", { class: "waiting" }, "asked for"));
       say(`Asked ${found.device} for the ${what}: it comes with the next delivery.`);
     } catch (error) {
       button.disabled = false;
       say(error.message, true);
     }
-  } }, icon("M12 4v11m-5-5 5 5 5-5M5 20h14"), `Ask for ${what}`);
+  } }, icon("M12 4v11m-5-5 5 5 5-5M5 20h14"), `Get ${what}`);
   return button;
+}
+
+function likeButton(found, onLike) {
+  if (!onLike || found.uid === null || found.uid === undefined) return null;
+  const label = "Search for what is like it";
+  return h("button", { class: "act like", type: "button", title: label, "aria-label": label, onclick: () => onLike(found.uid) }, icon("M3 9c3-4 6-4 9 0s6 4 9 0M3 16c3-4 6-4 9 0s6 4 9 0"));
 }
 
 function player(found, isPicture) {
@@ -128,7 +135,7 @@ function player(found, isPicture) {
 function verdicts(found, onVerdict) {
   const group = h("div", { class: "verdicts", role: "group", "aria-label": "Is it right?" });
   for (const [answer, label, path] of ANSWERS) {
-    const button = h("button", { type: "button", class: `verdict ${answer}`, "aria-pressed": String(found.verdict === answer), title: `${label} (${answer[0]})`, onclick: async () => {
+    const button = h("button", { type: "button", class: `verdict ${answer}`, "aria-label": label, "aria-pressed": String(found.verdict === answer), title: `${label} (${answer[0]})`, onclick: async () => {
       const { device, epoch, seq, uid, query, text, distance, probability } = found;
       try {
         await post("api/verdicts", { uid: uid ?? null, device, epoch: epoch ?? null, seq: seq ?? null, query, text, distance, probability, answer });
@@ -140,13 +147,14 @@ function verdicts(found, onVerdict) {
       for (const each of group.children) each.setAttribute("aria-pressed", String(each === button));
       say(`Kept: ${label.toLowerCase()}.`);
       onVerdict(found);
-    } }, icon(path), h("span", {}, label));
+    } }, icon(path));
     group.append(button);
   }
   return group;
 }
 
-function icon(path) {
+/** Return a picture of lines, 24 x 24. */
+export function icon(path) {
   const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   picture.setAttribute("viewBox", "0 0 24 24");
   picture.setAttribute("aria-hidden", "true");

@@ -36,8 +36,20 @@ export function when(iso) {
   return `${at.slice(0, 10)} ${at.slice(11, 19)}`;
 }
 
-/** Return "3 h ago"; now_ms: of this browser. */
-export function ago(iso, now_ms = Date.now()) {
+let skew_ms = 0;
+
+/** Take the hub's clock for right: a phone in the field may have another opinion. */
+export function setNow(iso) {
+  skew_ms = Date.parse(iso) - Date.now();
+}
+
+/** Return the time by the hub's clock, in ms since 1970. */
+export function now() {
+  return Date.now() + skew_ms;
+}
+
+/** Return "3 h ago". */
+export function ago(iso, now_ms = now()) {
   if (!iso) return "never";
   const seconds = Math.max(0, (now_ms - Date.parse(iso)) / 1000);
   for (const [size, unit] of [[86_400, "d"], [3600, "h"], [60, "min"]]) {
@@ -57,7 +69,7 @@ export function dayAfter(day, n = 1) {
 }
 
 /** Return today by the shown clock. */
-export function today(now_ms = Date.now()) {
+export function today(now_ms = now()) {
   return new Date(now_ms + zone() * 60_000).toISOString().slice(0, 10);
 }
 
