@@ -1,0 +1,121 @@
+"""edge-sync and the hub together, over real connections: enrolment, delivery, quota, revocation, cloned cards."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from edge.config import Sync
+from edge.device_key import DeviceKey
+from edge.errors import SyncError
+from edge.store import ObservationStore
+from edge.store_reader import StoreReader
+from edge.sync_delivery import Totals
+from edge.sync_visits import fingerprint, key_path, run, system_clocks
+from hub.enrolment import new_code
+from hub.serving import opened_hub, running
+from hub.settings import Settings
+from tests.simulate.observations import code_of, detection, observation
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[FastAPI]:
+    with opened_hub(Settings(tmp_path / "hub", port=0, quota_bytes_per_day=60_000)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def url(app: FastAPI) -> Iterator[str]:
+    with running(app, app.state.hub.settings) as started:
+        yield started
+
+
+def record(path: Path, n: int, *, salt: bytes = b"") -> None:
+    with ObservationStore.open(path, "owl-1") as store:
+        for i in range(n):
+            found = observation(store, (salt + code_of(store.next_seq))[:32])
+            store.add(found, [detection(found)] if i % 10 == 0 else [])
+
+
+def sync(path: Path, settings: Sync, **options: Any) -> Totals:
+    options = {"for_s": 0.0, "follow": False, "at_once": True, **options}
+    return run(settings, path, system_clocks(), **options)
+
+
+def enrolled(app: FastAPI, url: str) -> Sync:
+    return Sync(hub=url, code=new_code(app.state.hub.registry, None, time.time_ns()))
+
+
+def test_what_was_recorded_is_in_the_archive_and_the_device_is_well(
+    tmp_path: Path, app: FastAPI, url: str
+) -> None:
+    path = tmp_path / "s.sqlite"
+    record(path, 300)
+    totals = sync(path, enrolled(app, url))
+    assert (totals.n_observations, totals.n_detections) == (300, 30)
+    hub = app.state.hub
+    assert hub.ingest.wait_archived(10)
+    with StoreReader.open(path) as reader:
+        recorded = list(reader.observations())
+    kept = [o for block in hub.archive.blocks() for o in block.run.observations("owl-1", block.epoch)]
+    assert kept == recorded
+    device = hub.registry.devices.named("owl-1")
+    assert device.health["n_observations"] == 300
+    assert device.fingerprint == fingerprint(DeviceKey.open(key_path(Sync(hub=url), path)))
+
+
+def test_a_recorder_waits_for_a_person_and_stops_when_revoked(tmp_path: Path, app: FastAPI, url: str) -> None:
+    path, devices = tmp_path / "s.sqlite", app.state.hub.registry.devices
+    record(path, 20)
+    assert sync(path, Sync(hub=url)).is_pending
+    devices.set_status("owl-1", "enrolled")
+    assert sync(path, Sync(hub=url)).n_observations == 20
+    devices.set_status("owl-1", "revoked")
+    record(path, 20)
+    for _ in range(2):
+        with pytest.raises(SyncError, match="401|revoked"):
+            sync(path, Sync(hub=url))
+    devices.set_status("owl-1", "enrolled")
+    assert sync(path, Sync(hub=url)).n_observations == 20
+
+
+def test_over_the_hubs_quota_it_waits_until_the_hub_says(tmp_path: Path, app: FastAPI, url: str) -> None:
+    path, settings = tmp_path / "s.sqlite", enrolled(app, url)
+    record(path, 2500)
+    with pytest.raises(SyncError, match="answers 429"):
+        sync(path, settings)
+    with pytest.raises(SyncError, match="not before 20.+Z"):
+        sync(path, settings, at_once=False)
+
+
+def test_a_cloned_card_is_told_on_both_sides(
+    tmp_path: Path, app: FastAPI, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = tmp_path / "a" / "s.sqlite", tmp_path / "b" / "s.sqlite"
+    settings = enrolled(app, url)
+    record(first, 50)
+    sync(first, settings)
+    shutil.copytree(first.parent, second.parent)
+    record(first, 30)
+    record(second, 40, salt=b"other")
+    sync(first, settings)
+    sync(second, settings)
+    assert "differ from what it was sent before" in caplog.text
+    with pytest.raises(SyncError, match="older copy of a card"):
+        sync(first, settings)
+
+
+def test_a_foreign_key_does_not_get_in_under_a_known_name(tmp_path: Path, app: FastAPI, url: str) -> None:
+    path, settings = tmp_path / "s.sqlite", enrolled(app, url)
+    record(path, 10)
+    sync(path, settings)
+    with pytest.raises(SyncError, match="answers 401"):
+        sync(path, replace(settings, key=tmp_path / "thief.key"))
+    assert sync(path, settings).n_observations == 0
