@@ -45,10 +45,10 @@ def health(store: StoreRuns, now: Instant, now_ns: int, link: Link, system: Path
     }
     of_board = {"temperature_c": _temperature_c(system), "battery_percent": _battery_percent(system)}
     told |= {name: value for name, value in of_board.items() if value is not None}
-    spans = _listened(store, made[0])
+    spans = _heard(store, made[0])
     if len(spans):
-        last_ns = int(spans[-1, 0])
-        told["last_code_ns"] = last_ns
+        told["last_code_ns"] = int(spans[-1, 0])
+        spans = _without_overlaps(spans)
         if now.wall_ns is not None:
             day = _clipped(spans, now_ns - _DAY_S * _NS, now_ns)
             told["coverage"] = round(float((day[:, 1] - day[:, 0]).sum()) / (_DAY_S * _NS), 4)
@@ -57,22 +57,26 @@ def health(store: StoreRuns, now: Instant, now_ns: int, link: Link, system: Path
     return told
 
 
-def _listened(store: StoreRuns, n_made: int) -> NDArray[np.int64]:
-    """Return [n, 2] start and end of what was listened to lately, UTC in ns, in order and without overlaps."""
+def _heard(store: StoreRuns, n_made: int) -> NDArray[np.int64]:
+    """Return [n, 2] start and end of the windows of late, UTC in ns, in the order of their starts."""
     first = max(0, n_made - _MAX_WALKED)
-    found = []
+    found = [np.zeros((0, 2), np.int64)]
     for run in store.runs(first, n_made - first):
         columns = run.columns
         known = columns.wall_ns != UNKNOWN_WALL_NS
         starts = columns.wall_ns[known]
         lengths = columns.n_samples[known] / columns.sample_rate_hz[known] * _NS
         found.append(np.stack([starts, starts + lengths.astype(np.int64)], axis=1))
-    if not found or not (spans := np.concatenate(found)).size:
-        return np.zeros((0, 2), np.int64)
-    spans = spans[np.argsort(spans[:, 0], kind="stable")]
+    spans = np.concatenate(found)
+    return spans[np.argsort(spans[:, 0], kind="stable")]
+
+
+def _without_overlaps(spans: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return spans that begin where those before have ended: none of negative length."""
+    cut = spans.copy()
     ends = np.maximum.accumulate(spans[:, 1])
-    spans[1:, 0] = np.maximum(spans[1:, 0], np.minimum(ends[:-1], spans[1:, 1]))
-    return spans
+    cut[1:, 0] = np.maximum(spans[1:, 0], np.minimum(ends[:-1], spans[1:, 1]))
+    return cut
 
 
 def _clipped(spans: NDArray[np.int64], since_ns: int, until_ns: int) -> NDArray[np.int64]:
