@@ -196,9 +196,7 @@ class ClickHouseArchive:
         self, words: NDArray[np.uint64], code_space: str, k: int, where: Filter, most: int | None
     ) -> list[tuple[int, int]]:
         """Return uid and distance of the k nearest: reads codes and what the filter needs, no other column."""
-        conditions = _conditions(words.size, where)
-        if most is not None:
-            conditions.append(f"d <= {int(most)}")
+        conditions = [*_conditions(words.size, where), *([] if most is None else [f"d <= {int(most)}"])]
         sql = (
             f"SELECT uid, {_distance(words)} AS d FROM {self._table} WHERE {' AND '.join(conditions)}"
             f" ORDER BY d, uid LIMIT {int(k)}"
@@ -223,9 +221,10 @@ class ClickHouseArchive:
 
 
 def _distance(words: NDArray[np.uint64]) -> str:
-    """Return the distance of a code's first bits to a query; in 16 bits, since 256 does not fit 8."""
-    counts = [f"bitCount(bitXor({name}, {int(word)}))" for name, word in zip(WORDS, words, strict=False)]
-    return "toUInt16(" + " + ".join([f"toUInt16({counts[0]})", *counts[1:]]) + ")"
+    """Return the distance of a code's first bits to a query; a sum of UInt8 is a UInt16 there."""
+    return " + ".join(
+        f"bitCount(bitXor({name}, {int(word)}))" for name, word in zip(WORDS, words, strict=False)
+    )
 
 
 def _conditions(n_planes: int, where: Filter) -> list[str]:
