@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,33 +16,22 @@ from edge.store_schema import transaction
 from edge.utf8 import shown
 from hub.index_encoding import Encoded, renumbered
 from hub.index_files import Listed
+from hub.store_index_schema import lock, prepare
 
-APPLICATION_ID = 0x66636978  # "fcix", seen by file(1) and every SQLite tool
 _CHUNK = 10_000  # files listed in one transaction; tasks read at once
-_PIECES = 512  # looked at for one batch
+_NEXT_PENDING = (  # everything before it may be delivered
+    "coalesce((SELECT min(ordinal) FROM item WHERE job = :job AND state = 0), 9223372036854775807)"
+)
 _IS_LAST = (  # the last state of a file that changed, or the last try of one that failed
     "NOT EXISTS (SELECT 1 FROM item later WHERE later.job = item.job AND later.path = item.path"
     " AND later.ordinal > item.ordinal)"
 )
 
-_VERSION_1 = """
--- an archive with the settings that decide its observations; next_seq, next_event: of what is delivered
-CREATE TABLE job (
-    id INTEGER PRIMARY KEY, device TEXT NOT NULL, epoch INTEGER NOT NULL, place TEXT NOT NULL, next_seq INTEGER NOT NULL,
-    next_event INTEGER NOT NULL, UNIQUE (device, epoch));
--- a file in one state of its content, numbered in the order in which its observations are; state: 0 pending, 1 encoded,
--- 2 delivered; problem: why not all of it was encoded
-CREATE TABLE item (
-    job INTEGER NOT NULL, ordinal INTEGER NOT NULL, path BLOB NOT NULL, size_bytes INTEGER NOT NULL, version TEXT NOT NULL,
-    state INTEGER NOT NULL, digest TEXT NOT NULL, n INTEGER NOT NULL, seconds REAL NOT NULL, problem TEXT NOT NULL,
-    PRIMARY KEY (job, ordinal)) WITHOUT ROWID;
-CREATE INDEX item_by_path ON item (job, path, ordinal);
-CREATE INDEX item_by_state ON item (job, state, ordinal);
--- encoded and not yet delivered: edge.batch batches that count from 0
-CREATE TABLE piece (
-    job INTEGER NOT NULL, ordinal INTEGER NOT NULL, position INTEGER NOT NULL, batch BLOB NOT NULL,
-    PRIMARY KEY (job, ordinal, position)) WITHOUT ROWID
-"""
+_TAKE_OVER = (  # of the item with the same bytes
+    "UPDATE item SET (n, seconds, problem) = (SELECT n, seconds, problem FROM item other WHERE other.job = item.job"
+    " AND other.path = item.path AND other.digest = item.digest AND other.ordinal < item.ordinal"
+    " ORDER BY other.ordinal DESC LIMIT 1) WHERE job = :job AND ordinal = :ordinal"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +79,6 @@ class Delivery:
     last: tuple[int, int]
 
 
-def create_tables(connection: sqlite3.Connection) -> None:
-    """Version 1. Released: never edited, only followed by another migration."""
-    for statement in _VERSION_1.split(";\n"):
-        connection.execute(statement)
-
-
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (create_tables,)
-
-
 class IndexStore:
     """The progress of one job. Only one process works on the jobs of a file; use it as a context manager or call close().
 
@@ -107,12 +86,12 @@ class IndexStore:
     """
 
     def __init__(self, path: Path, device_id: str, epoch: int, place: str) -> None:
-        self.path, self._lock = path, _lock(path)
+        self.path, self._lock = path, lock(path)
         try:
             with self._mapped():
                 self._connection = sqlite3.connect(path, isolation_level=None)
             with self._mapped():
-                self._migrate()
+                prepare(self._connection, path)
                 with transaction(self._connection):
                     self._connection.execute(
                         "INSERT OR IGNORE INTO job (device, epoch, place, next_seq, next_event) VALUES (?, ?, ?, 0, 0)",
@@ -180,6 +159,8 @@ class IndexStore:
                         task.ordinal,
                     ),
                 )
+                if encoded.is_known:
+                    self._connection.execute(_TAKE_OVER, {"job": self._job, "ordinal": task.ordinal})
 
     def next_delivery(self, at_least: int) -> Delivery | None:
         """Return what comes next in the order of files, up to a run full; None where fewer observations than this wait.
@@ -190,24 +171,14 @@ class IndexStore:
             numbers = self._connection.execute(
                 "SELECT next_seq, next_event FROM job WHERE id = ?", (self._job,)
             ).fetchone()
-            rows = self._connection.execute(
-                "SELECT ordinal, position, batch FROM piece WHERE job = ? AND ordinal <"
-                " coalesce((SELECT min(ordinal) FROM item WHERE job = ? AND state = 0), 9223372036854775807)"
-                " ORDER BY ordinal, position LIMIT ?",
-                (self._job, self._job, _PIECES),
-            ).fetchall()
-        pieces: list[Batch] = []
-        n, n_events, last = 0, 0, (0, 0)
-        for ordinal, position, content in rows:
-            piece = decode_batch(content)
-            n += piece.next[0]
-            n_events += piece.next[2]
-            if pieces and max(n, n_events) > MAX_RUN:
-                break
-            pieces.append(piece)
-            last = (ordinal, position)
-        is_full = len(pieces) < len(rows) or len(rows) == _PIECES
-        if not pieces or (n < at_least and not is_full):
+            (n_ready,) = self._connection.execute(
+                f"SELECT coalesce(sum(n), 0) FROM item WHERE job = :job AND state = 1 AND ordinal < {_NEXT_PENDING}",
+                {"job": self._job},
+            ).fetchone()
+            if n_ready < at_least:
+                return None
+            pieces, last, is_full = self._next_run()
+        if not pieces or (not is_full and sum(piece.next[0] for piece in pieces) < at_least):
             return None
         return Delivery(renumbered(pieces, *numbers), last)
 
@@ -275,6 +246,25 @@ class IndexStore:
     ) -> None:
         self.close()
 
+    def _next_run(self) -> tuple[list[Batch], tuple[int, int], bool]:
+        """Return the pieces that come next, MAX_RUN observations at most; which is the last; whether no more fit."""
+        pieces: list[Batch] = []
+        n, n_events, last = 0, 0, (0, 0)
+        rows = self._connection.execute(
+            f"SELECT ordinal, position, batch FROM piece WHERE job = :job AND ordinal < {_NEXT_PENDING}"
+            " ORDER BY ordinal, position LIMIT :most",
+            {"job": self._job, "most": MAX_RUN},
+        )
+        for ordinal, position, content in rows:
+            piece = decode_batch(content)
+            n += piece.next[0]
+            n_events += piece.next[2]
+            if pieces and max(n, n_events) > MAX_RUN:
+                return pieces, last, True
+            pieces.append(piece)
+            last = (ordinal, position)
+        return pieces, last, len(pieces) == MAX_RUN
+
     def _add_file(self, file: Listed) -> bool:
         """Enter a file unless its last state is known, or waits anyway."""
         row = self._connection.execute(
@@ -308,28 +298,6 @@ class IndexStore:
         )
         return frozenset(digest for (digest,) in rows)
 
-    def _migrate(self) -> None:
-        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        (n_tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if application != APPLICATION_ID and (application or version or n_tables):
-            raise HubError(
-                f"{self.path}: expected the progress of edge-hub index, found another SQLite database"
-            )
-        if version > len(MIGRATIONS):
-            raise HubError(
-                f"{self.path}: expected schema version {len(MIGRATIONS)} or older, found {version}; update fieldcube"
-            )
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute(
-            "PRAGMA synchronous = FULL"
-        )  # the order of files must outlive what the hub has got
-        with transaction(self._connection):
-            for migration in MIGRATIONS[version:]:
-                migration(self._connection)
-            self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self._connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-
     @contextmanager
     def _mapped(self) -> Iterator[None]:
         """Turn SQLite's errors into HubError."""
@@ -340,25 +308,6 @@ class IndexStore:
                 f"{self.path}: expected progress that can be read and written, found {error}; make room or give rights; "
                 "a damaged one may be moved away: what the hub has already is then compared, and not kept twice"
             ) from error
-
-
-def _lock(path: Path) -> int:
-    """Return the descriptor of a lock that the kernel frees however the process ends."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(
-            path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
-        )
-    except OSError as error:
-        raise HubError(f"{path}: expected a place that can be written, found {error.strerror}") from error
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise HubError(
-            f"{path}: expected no other edge-hub index on this hub, found one that runs; wait for it"
-        ) from error
-    return descriptor
 
 
 def _chunks(files: Iterable[Listed]) -> Iterator[list[Listed]]:

@@ -127,6 +127,7 @@ def test_what_is_known_is_not_read_again_and_what_is_new_comes_after_it(cards: C
     assert after[: len(cards.found)] == cards.found
     assert {each.source for each in after[len(cards.found) :]} == {"alder/20250101_000000.wav"}
     assert second.totals.n_files == cards.done.totals.n_files + 1
+    assert second.totals.n_observations == len(after)
     assert run(cards.archive, bundle, cards.hub).n_new == 0
 
 
