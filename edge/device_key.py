@@ -60,6 +60,10 @@ class DeviceKey:
         """Return the signature, 64 bytes."""
         return self._key.sign(signed_bytes(purpose, payload))
 
+    def seed(self) -> bytes:
+        """Return the 32 secret bytes, to derive other keys from; they must not leave the process."""
+        return self._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+
 
 def is_signed(public: bytes, purpose: Purpose, payload: bytes, signature: bytes) -> bool:
     """Return whether the signature is that of the owner of a public key, 32 bytes."""
