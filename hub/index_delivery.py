@@ -31,6 +31,7 @@ from hub.store_registry import Registry
 _TIMEOUT_S = 60.0
 _TRIES = 12  # of one batch, an hour of a hub that is away
 _LONGEST_WAIT_S = 600.0
+_MAX_RETRY_AFTER_S = 86_400.0  # until the next day's quota; a hub that says more is not believed
 _LATER = (429, 500, 502, 503, 504, 507)
 
 
@@ -138,6 +139,7 @@ class UrlDelivery:
         headers = {"Content-Type": "application/cbor", "Accept": "application/cbor"}
         reason, wait_s = "", 1.0
         for _ in range(_TRIES):
+            asked_s = 0.0
             try:
                 answer = self._http.request("POST", self._url + path, body=body, headers=headers)
             except urllib3.exceptions.HTTPError as error:
@@ -149,9 +151,9 @@ class UrlDelivery:
                 if answer.status not in _LATER:
                     break
                 asked = answer.headers.get("Retry-After", "")
-                wait_s = max(wait_s, float(asked)) if asked.isascii() and asked.isdigit() else wait_s
-            self._sleep(min(wait_s, _LONGEST_WAIT_S))
-            wait_s *= 2
+                asked_s = float(asked[:9]) if asked.isascii() and asked.isdigit() else 0.0
+            self._sleep(max(wait_s, min(asked_s, _MAX_RETRY_AFTER_S)))
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
         raise HubError(
             f"{self._url}: expected the receipt of a hub, found: {reason}; nothing is lost, run the same command again"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ import soundfile
 
 from edge.errors import HubError, UsageError
 from hub.archive_sqlite import SqliteArchive
+from hub.enrolment import new_code
 from hub.index_command import Bar, Lines, Speed, add_arguments, run_index
+from hub.index_delivery import UrlDelivery
 from hub.index_encoding import Encoded
 from hub.serving import opened_hub, running
 from hub.settings import Settings
 from hub.store_index import Task, Totals
+from tests.simulate.fault_proxy import Fault, FaultProxy
+from tests.simulate.recorder import Recorder
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_bundle"
 
@@ -91,6 +96,28 @@ def test_a_hub_that_runs_takes_it_as_a_recorders(recordings: Path, tmp_path: Pat
     archive = SqliteArchive.open(elsewhere)
     assert sum(archive.counts().values()) == 10
     archive.close()
+
+
+def test_it_waits_where_the_hub_asks_to_come_again(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "hub", port=0)
+    waited: list[float] = []
+    recorder = Recorder("cards")
+    batch = recorder.batch([recorder.run(0, 5)])
+    with opened_hub(settings) as app, running(app, settings) as url:
+        answers = iter([Fault("error"), Fault("lost reply"), Fault("cut request", 40)])
+        with FaultProxy(url, lambda: next(answers, Fault())) as proxy:
+            code = new_code(app.state.hub.registry, None, time.time_ns())
+            with UrlDelivery(proxy.url, tmp_path / "key", code, waited.append) as deliver:
+                deliver.enrol("cards")
+                assert deliver.keep(batch).progress["observations"].next == 5
+            assert waited == [1.0, 2.0, 4.0]
+    refused = f"http://127.0.0.1:{proxy.url.rpartition(':')[2]}"
+    with (
+        UrlDelivery(refused, tmp_path / "key", None, waited.append) as deliver,
+        pytest.raises(HubError, match="lost"),
+    ):
+        deliver.enrol("cards")
+    assert max(waited) == 600.0
 
 
 def test_speed_is_that_of_the_last_minute() -> None:
