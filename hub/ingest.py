@@ -52,7 +52,7 @@ class Ingest:
 
     now_ns: the clock, UTC. max_waiting: batches that may wait for the disk; retry_s: until an archive that failed is tried
     again. Raises HubError where another process takes in
-    batches of this registry.
+    batches of this registry, and where the archive is newer than the registry.
     """
 
     def __init__(
@@ -64,7 +64,13 @@ class Ingest:
         retry_s: float = 5.0,
     ) -> None:
         self._registry, self._archive, self._now_ns = registry, archive, now_ns
-        self._lock, self._retry_s = registry.database.lock_ingest(), retry_s
+        self._retry_s = retry_s
+        self._lock = registry.database.lock_ingest()
+        try:
+            _require_same_age(registry, archive)
+        except BaseException:
+            os.close(self._lock)
+            raise
         self._arrivals: queue.Queue[_Waiting | None] = queue.Queue(max_waiting)
         self._news = threading.Event()
         self._stopping = threading.Event()
@@ -223,3 +229,14 @@ class Ingest:
                 return block
             break
         raise ArchiveError(f"archive: expected observation {uid}, which was handed to it, found none")
+
+
+def _require_same_age(registry: Registry, archive: Archive) -> None:
+    """Refuse a registry that was restored beside a newer archive: it would give uids a second time, and codes would be lost."""
+    next_uid = registry.intake.next_uid()
+    newer = next(archive.blocks(next_uid), None)
+    if newer is not None:
+        raise HubError(
+            f"{registry.database.path}: expected a registry that knows all of its archive, found uid {newer.first_uid} there and "
+            f"{next_uid} next here; restore both from the same moment"
+        )

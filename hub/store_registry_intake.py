@@ -77,6 +77,12 @@ class Intake:
                 connection.execute("RELEASE arrival")
         return answers
 
+    def next_uid(self) -> int:
+        """Return the uid that the next observation gets."""
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT value FROM fact WHERE key = 'next_uid'").fetchone()
+        return int(row[0])
+
     def waiting(self) -> Iterator[ArchiveBlock]:
         """Walk through the blocks that are not known to be in the archive, in the order of uid."""
         last_uid = 0
