@@ -7,17 +7,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from edge.errors import HubError
-from hub import api_clips, api_fleet, api_results, api_search, api_watchlists
+from hub import api_clips, api_fleet, api_results, api_search, api_updates, api_watchlists
 from hub.app import create_app
 from hub.archive_sqlite import SqliteArchive
 from hub.guard import read_token
 from hub.ingest import Ingest
+from hub.publisher import Publisher
+from hub.publishing import Publishing
 from hub.settings import Settings
 from hub.store_registry import Registry
 
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from edge.bundle import Bundle
     from hub.archive import Archive
 
-ROUTERS = (api_search.router, api_results.router, api_clips.router, api_fleet.router, api_watchlists.router)
+ROUTERS = tuple(
+    module.router for module in (api_search, api_results, api_clips, api_fleet, api_watchlists, api_updates)
+)
 _START_S = 30.0
 _CONNECTIONS = 4096
 
@@ -47,10 +52,14 @@ def opened_hub(
     token = read_token(settings.token_path)
     held = SqliteArchive.open(settings.archive_path) if archive is None else archive
     try:
-        with (
-            Registry.open(settings.registry_path, settings.quota_bytes_per_day) as registry,
-            Ingest(registry, held, now_ns, settings.max_waiting) as ingest,
-        ):
+        with ExitStack() as opened:
+            registry = opened.enter_context(
+                Registry.open(settings.registry_path, settings.quota_bytes_per_day)
+            )
+            ingest = opened.enter_context(Ingest(registry, held, now_ns, settings.max_waiting))
+            if bundle is not None:
+                publisher = Publisher(settings.updates_folder, lambda: datetime.now(timezone.utc))
+                opened.enter_context(Publishing(registry, publisher, bundle, time.monotonic))
             yield create_app(registry, held, bundle, settings, ingest, now_ns, token, ROUTERS)
     finally:
         held.close()

@@ -53,6 +53,11 @@ class Settings:
         return self.folder / "clips"
 
     @property
+    def updates_folder(self) -> Path:
+        """Return where pairs of bundle and watchlist are published."""
+        return self.folder / "updates"
+
+    @property
     def token_path(self) -> Path:
         """Return where the token of the page and of /api is."""
         return self.folder / "token"
