@@ -184,14 +184,23 @@ def twice(answer: Callable[[], Reply]) -> Reply:
 
 
 def of_another_epoch(_: Callable[[], Reply]) -> Reply:
-    progress = dict.fromkeys(("observations", "detections", "events"), Progress(0))
+    """Say that all is kept, of something else."""
+    progress = {"observations": Progress(150), "detections": Progress(3), "events": Progress(0)}
     return Reply(body=encode_receipt(Receipt(12345, progress)))
 
 
-def backwards(_: Callable[[], Reply]) -> Reply:
-    progress = {"observations": [5, [[4, 9], [-1, 2]]], "detections": [0, []], "events": [0, []]}
-    table = {"format_version": 1, "epoch": 0, "progress": progress, "conflicts": 0, "clips": []}
-    return Reply(body=cbor2.dumps(table))
+def impossible(missing: list[list[int]], n: int = 5) -> Callable[[Callable[[], Reply]], Reply]:
+    """Return a fault: the receipt has such ranges."""
+
+    def lie(answer: Callable[[], Reply]) -> Reply:
+        table = cbor2.loads(answer().body)
+        if "epoch" not in table:  # of the enrolment
+            return refusal(503, "busy")
+        return Reply(
+            body=cbor2.dumps({**table, "progress": {key: [n, missing] for key in table["progress"]}})
+        )
+
+    return lie
 
 
 FAULTS: dict[str, Any] = {
@@ -209,7 +218,12 @@ FAULTS: dict[str, Any] = {
     "no receipt": lambda _: Reply(body=cbor2.dumps({"format_version": 1})),
     "another version": lambda _: Reply(body=cbor2.dumps({"format_version": 99})),
     "another epoch": of_another_epoch,
-    "impossible ranges": backwards,
+    "range beyond the end": impossible([[4, 9]]),
+    "negative range": impossible([[-1, 2]]),
+    "empty range": impossible([[2, 0]]),
+    "ranges backwards": impossible([[3, 1], [1, 1]]),
+    "negative end": impossible([], -1),
+    "endless end": impossible([], 2**63),
 }
 
 
