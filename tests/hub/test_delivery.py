@@ -14,6 +14,7 @@ from edge.errors import SyncError
 from hub.app import Hub
 from hub.serving import opened_hub, running
 from hub.settings import Settings
+from tests.simulate import hub_report
 from tests.simulate.delivery_trial import DeliveryTrial
 from tests.simulate.fault_proxy import KINDS, Fault, FaultProxy, Kind, random_faults
 from tests.simulate.fleet import FieldRecorder, code_of, make_fleet, run_load
@@ -141,3 +142,14 @@ def test_faults_are_the_same_for_the_same_seed_and_all_kinds_come() -> None:
     assert drawn == [second() for _ in range(400)]
     assert {each.kind for each in drawn} == set(KINDS)
     assert 140 < sum(each.kind == "none" for each in drawn) < 260
+
+
+def test_what_was_measured_goes_between_its_marks_and_nothing_else_changes(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- delivery -->\nold\n<!-- /delivery -->\nb\n<!-- load -->\n<!-- /load -->\n")
+    (tmp_path / "hub_delivery.json").write_text('{"steps": 10000, "done": {"visit": 3, "record": 2}}')
+    hub_report.main(tmp_path, page)
+    assert page.read_text() == (
+        "a\n<!-- delivery -->\n| | |\n|---|---:|\n| steps | 10,000 |\n| done | record 2, visit 3 |\n<!-- /delivery -->\n"
+        "b\n<!-- load -->\n<!-- /load -->\n"
+    )
