@@ -35,7 +35,7 @@ MAX_DEPTH = 6  # of nesting in a batch; a deeper one is refused before it is bui
 Stream = Literal["observations", "detections", "events"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 Range = tuple[int, int]  # first, n
-Purpose = Literal["batch", "enrolment", "clip"]
+Purpose = Literal["batch", "enrolment", "clip", "downlink", "receipt"]
 
 _BATCH_KEYS = ("device", "epoch", "next", "runs", "detections", "events", "dropped", "health")
 
