@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from edge.errors import HubError
-from hub import api_clips, api_fleet, api_results, api_search, api_updates, api_watchlists
+from hub import api_clips, api_exports, api_fleet, api_results, api_search, api_updates, api_watchlists
 from hub.app import create_app
 from hub.archive_sqlite import SqliteArchive
 from hub.guard import read_token
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from hub.archive import Archive
 
 ROUTERS = tuple(
-    module.router for module in (api_search, api_results, api_clips, api_fleet, api_watchlists, api_updates)
+    module.router
+    for module in (api_search, api_results, api_clips, api_exports, api_fleet, api_watchlists, api_updates)
 )
 _START_S = 30.0
 _CONNECTIONS = 4096
