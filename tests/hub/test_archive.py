@@ -152,6 +152,25 @@ def test_ties_go_to_the_smaller_uid_in_whatever_order_blocks_come(archive: Archi
     assert [hit.uid for hit in hits] == list(range(4000))
 
 
+def test_ties_go_to_the_smaller_uid_in_a_later_segment_too(archive: Archive) -> None:
+    codes, walls = np.zeros((8192, 32), np.uint8), np.full(8192, FIRST_WALL_NS)
+    archive.add([block_of(10**6 + 8192 * i, 1, 8192 * i, codes, walls) for i in range(9)])
+    archive.add([block_of(0, 1, 10**6, codes[:20], walls[:20])])
+    (hits,) = archive.search(codes[:1], SPACE, 30, EVERYTHING)
+    assert [hit.uid for hit in hits] == [*range(20), *range(10**6, 10**6 + 10)]
+
+
+def test_every_observation_keeps_its_own_source(archive: Archive) -> None:
+    """Many in one block, as of short recordings; what is kept of a block in parts has other names in each."""
+    codes = np.random.default_rng(2).integers(0, 256, (1200, 32), np.uint8)
+    names = tuple(f"card/{i:04}.wav" for i in range(900))
+    block = block_of(0, 1, 0, codes, np.full(1200, FIRST_WALL_NS), sources=names)
+    archive.add([block])
+    known = Oracle([block])
+    assert answer(archive, codes[:1], 1200, EVERYTHING) == [known.search(codes[0], SPACE, 1200, EVERYTHING)]
+    assert Oracle(list(archive.blocks())).rows == known.rows
+
+
 def test_the_complement_of_a_code_is_the_farthest(archive: Archive) -> None:
     codes = np.stack([query(5), ~query(5)])
     archive.add([block_of(0, 1, 0, codes, np.full(2, FIRST_WALL_NS))])
