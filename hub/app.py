@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,14 @@ from starlette.concurrency import run_in_threadpool
 
 from edge.batch import encode_receipt
 from edge.errors import FieldcubeError, HubError, WireError
+from hub.bodies import Bodies
 from hub.clips import keep_clip
 from hub.enrolment import enrol
 from hub.guard import Guard
 from hub.ingest import Ingest
 from hub.page_files import PageFiles
 from hub.parts import Hub
-from hub.refusal import RefusedError, TooLargeError
+from hub.refusal import RefusedError
 from hub.settings import Settings
 from hub.store_registry import Registry
 
@@ -54,40 +56,34 @@ def create_app(
 
 
 def _add_device_routes(app: FastAPI, hub: Hub) -> None:
+    bodies = Bodies(hub.settings.max_body_bytes, hub.settings.max_bodies_bytes)
+
     @app.post("/v1/enrolment", tags=["recorders"], openapi_extra=_body("envelope of purpose enrolment"))
     async def enrolment(request: Request) -> Response:
         """Make a recorder's key known: {"status": "enrolled"} with a valid code, "pending" until a person approves."""
-        body = await read_body(request, hub.settings.max_body_bytes)
+        body = await bodies.read(request)
         device = await run_in_threadpool(enrol, hub.registry, body, hub.now_ns())
         return _answer(request, {"status": device.status, "fingerprint": device.fingerprint})
 
     @app.post("/v1/batches", tags=["recorders"], openapi_extra=_body("envelope of purpose batch"))
     async def batches(request: Request) -> Response:
         """Keep a batch; the receipt says what is on the disk."""
-        body = await read_body(request, hub.settings.max_body_bytes)
-        receipt = await run_in_threadpool(hub.ingest.take, body)
-        return Response(encode_receipt(receipt), media_type=CBOR)
+        body = await bodies.read(request)
+        waiting = await run_in_threadpool(hub.ingest.submit, body)
+        kept = await asyncio.wrap_future(waiting)  # no thread waits for the disk
+        return Response(encode_receipt(kept.receipt), media_type=CBOR)
 
     @app.post("/v1/clips", tags=["recorders"], openapi_extra=_body("envelope of purpose clip"))
     async def clips(request: Request) -> Response:
         """Keep a clip that somebody asked for."""
-        body = await read_body(request, hub.settings.max_body_bytes)
+        body = await bodies.read(request)
         await run_in_threadpool(keep_clip, hub.registry, hub.settings.clips_folder, body, hub.now_ns())
         return _answer(request, {"status": "kept"})
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body of a request, which is never held beyond the limit. Raises TooLargeError."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise TooLargeError(f"body: expected at most {limit} bytes, found {declared}")
-    chunks, n_bytes = [], 0
-    async for chunk in request.stream():
-        n_bytes += len(chunk)
-        if n_bytes > limit:
-            raise TooLargeError(f"body: expected at most {limit} bytes, found more")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    """Return the body of a person's request. Raises TooLargeError, BusyError."""
+    return await Bodies(limit, limit).read(request)
 
 
 def status_of(error: FieldcubeError) -> int:

@@ -19,7 +19,7 @@ from edge.device_key import is_signed
 from edge.errors import ArchiveError, FieldcubeError, HubError, WireError
 from hub.archive import Archive, ArchiveBlock
 from hub.digests import run_digests
-from hub.refusal import NoRoomError, RefusedError, UnauthorizedError
+from hub.refusal import BusyError, NoRoomError, UnauthorizedError
 from hub.store_registry import Registry
 from hub.store_registry_devices import Device
 from hub.store_registry_intake import Arrival, Kept
@@ -85,7 +85,7 @@ class Ingest:
     def take(self, body: bytes) -> Receipt:
         """Return the receipt of an envelope with a batch, once it is committed and synced.
 
-        Raises WireError, UnauthorizedError, OverQuotaError, NoRoomError, RefusedError where too many wait, HubError.
+        Raises WireError, UnauthorizedError, OverQuotaError, NoRoomError, BusyError where too many wait, HubError.
         """
         return self.submit(body).result().receipt
 
@@ -111,14 +111,15 @@ class Ingest:
         return Arrival(device.number, batch, columns, digests, n_bytes)
 
     def submit_arrival(self, arrival: Arrival) -> Future[Kept]:
-        """Let an arrival wait for the next commit. Raises RefusedError where too many wait."""
+        """Let an arrival wait for the next commit. Raises BusyError where too many wait."""
         waiting: Future[Kept] = Future()
+        waiting.set_running_or_notify_cancel()  # it will be committed, whoever gives up waiting
         if self._stopping.is_set():
-            raise RefusedError("the hub is stopping")
+            raise BusyError("the hub is stopping")
         try:
             self._arrivals.put_nowait((arrival, waiting))
         except queue.Full:
-            raise RefusedError(
+            raise BusyError(
                 f"expected fewer batches than {self._arrivals.maxsize} at once; come again"
             ) from None
         return waiting

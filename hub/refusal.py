@@ -42,6 +42,12 @@ class OverQuotaError(RefusedError):
         self.retry_after_s = retry_after_s
 
 
+class BusyError(RefusedError):
+    """More at once than the hub can do; nothing is wrong with what was sent."""
+
+    retry_after_s = 5.0
+
+
 class NoRoomError(RefusedError):
     """The hub's disk is full; nothing of what was sent is kept."""
 

@@ -18,7 +18,7 @@ class Settings:
     """How a hub runs.
 
     folder: of everything it keeps; host, port: where it listens, port 0 = any free one; behind_proxy: a proxy passes on what
-    others send; max_body_bytes: of one request; quota_bytes_per_day: of one recorder; max_waiting: batches that wait for the
+    others send; max_body_bytes: of one request, max_bodies_bytes: of all that are being read; quota_bytes_per_day: of one recorder; max_waiting: batches that wait for the
     disk before more are told to come again.
     """
 
@@ -27,6 +27,7 @@ class Settings:
     port: int = DEFAULT_PORT
     behind_proxy: bool = False
     max_body_bytes: int = MAX_BODY_BYTES
+    max_bodies_bytes: int = 32 * MAX_BODY_BYTES
     quota_bytes_per_day: int = 1 << 30
     max_waiting: int = 256
 
@@ -34,6 +35,7 @@ class Settings:
         require.text(UsageError, "host", self.host)
         require.integer(UsageError, "port", self.port, 0, 65_535)
         require.integer(UsageError, "max_body_bytes", self.max_body_bytes, 1024, 1 << 30)
+        require.integer(UsageError, "max_bodies_bytes", self.max_bodies_bytes, self.max_body_bytes, 1 << 40)
         require.integer(UsageError, "quota_bytes_per_day", self.quota_bytes_per_day, 1, 1 << 50)
         require.integer(UsageError, "max_waiting", self.max_waiting, 1, 1 << 20)
 

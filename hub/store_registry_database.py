@@ -1,4 +1,4 @@
-"""The registry's connections: one that writes and one that reads, each used by one thread at a time.
+"""The registry's connections: one that writes and some that read, each used by one thread at a time.
 
 Commands may write beside a hub that runs: a lock file lets one process write or checkpoint at a time, since SQLite before
 3.51.3 can damage a WAL that two processes write and reset in the same moment.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import queue
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from hub.refusal import NoRoomError
 from hub.store_registry_schema import migrate, version
 
 _BUSY_TIMEOUT_S = 10.0
+_N_READERS = 4  # a slow question of a person must not hold up recorders
 
 
 class Database:
@@ -27,7 +29,8 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
+        self._write_lock = threading.Lock()
+        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._is_doubtful = False
         with self._mapped():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,8 +63,12 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Run the block on one state of the database. Raises HubError."""
-        with self._read_lock, self._mapped(), transaction(self._reader, "DEFERRED"):
-            yield self._reader
+        reader = self._readers.get()
+        try:
+            with self._mapped(), transaction(reader, "DEFERRED"):
+                yield reader
+        finally:
+            self._readers.put(reader)
 
     def lock_ingest(self) -> int:
         """Return a descriptor that keeps other processes from taking in batches here until it is closed. Raises HubError."""
@@ -89,25 +96,32 @@ class Database:
 
     def close(self) -> None:
         """Close the file; waits for a transaction that runs. Closing twice is as closing once."""
-        with self._write_lock, self._read_lock:
+        with self._write_lock:
             if self._lock_file < 0:
                 return
             with self._alone():
-                self._reader.close()
+                self._close_readers()
                 self._writer.close()
             os.close(self._lock_file)
             self._lock_file = -1
 
     def _prepare(self) -> None:
-        """Set up the writer, and open the reader."""
+        """Set up the writer, and open the readers."""
         self._writer.execute("PRAGMA synchronous = FULL")  # NORMAL loses acknowledged rows
         self._writer.execute("PRAGMA journal_size_limit = 67108864")
-        self._reader = self._connect()
-        self._reader.execute("PRAGMA query_only = ON")
+        for _ in range(_N_READERS):
+            reader = self._connect()
+            self._readers.put(reader)
+            reader.execute("PRAGMA query_only = ON")
+
+    def _close_readers(self) -> None:
+        """Close the readers, each when its transaction has ended."""
+        for _ in range(_N_READERS):
+            self._readers.get().close()
 
     def _reopen(self) -> None:
-        with self._read_lock, self._mapped(), self._alone():
-            self._reader.close()
+        with self._mapped(), self._alone():
+            self._close_readers()
             self._writer.close()
             self._writer = self._connect()
             self._prepare()

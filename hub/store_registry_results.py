@@ -184,14 +184,18 @@ class Results:
         """Return how much of each epoch is here, of one device or of all."""
         where, values = _about(device)
         with self._database.reading() as connection:
+            # what is settled is kept or dropped, never both, and has far fewer rows than what came
             rows = connection.execute(
-                "SELECT device, epoch, begun_ns, observations,"
-                " (SELECT coalesce(sum(n), 0) FROM part WHERE part.device = epoch.device AND part.epoch = epoch.epoch),"
-                " (SELECT coalesce(sum(n), 0) FROM dropped WHERE dropped.device = epoch.device AND dropped.epoch = epoch.epoch)"
+                "SELECT device, epoch, begun_ns, observations, (SELECT coalesce(sum(n), 0) FROM settled"
+                " WHERE settled.device = epoch.device AND settled.epoch = epoch.epoch AND stream = ?), (SELECT coalesce(sum(n), 0)"
+                " FROM dropped WHERE dropped.device = epoch.device AND dropped.epoch = epoch.epoch)"
                 f" FROM epoch{where} ORDER BY device, begun_ns",
-                values,
+                (STREAMS.index("observations"), *values),
             ).fetchall()
-        return [Effort(*row) for row in rows]
+        return [
+            Effort(number, epoch, begun_ns, n_made, n_settled - n_dropped, n_dropped)
+            for number, epoch, begun_ns, n_made, n_settled, n_dropped in rows
+        ]
 
     def keep_verdicts(self, verdicts: Iterable[Verdict]) -> None:
         """Keep verdicts; each replaces the one there was about its detection."""

@@ -45,9 +45,27 @@ def keep_run(
         connection.execute(
             "INSERT INTO outbox VALUES (?, ?, ?, ?)", (block.first_uid, device, epoch, pack_run(block.run))
         )
-        settle(connection, device, epoch, "observations", first, n)
+        if sum(count for _, count in settle(connection, device, epoch, "observations", first, n)) < n:
+            _find_again(connection, device, epoch, first, n)
         blocks.append(block)
     return blocks, differing
+
+
+def _find_again(connection: sqlite3.Connection, device: int, epoch: int, first: int, n: int) -> None:
+    """Take observations that came after all out of the ranges that were told as dropped."""
+    key, end = (device, epoch), first + n
+    rows = connection.execute(
+        "SELECT first_seq, n, reason FROM dropped WHERE device = ? AND epoch = ? AND first_seq < ? AND first_seq + n > ?",
+        (*key, end, first),
+    ).fetchall()
+    for start, count, reason in rows:
+        connection.execute(
+            "DELETE FROM dropped WHERE device = ? AND epoch = ? AND first_seq = ?", (*key, start)
+        )
+        left = gaps([(first, n)], start, start + count)
+        connection.executemany(
+            "INSERT INTO dropped VALUES (?, ?, ?, ?, ?)", [(*key, *each, reason) for each in left]
+        )
 
 
 def _take_uids(connection: sqlite3.Connection, n: int) -> int:

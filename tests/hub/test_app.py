@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 import cbor2
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from edge.batch import Progress, decode_receipt
+from hub.bodies import Bodies
 from hub.enrolment import new_code
 from hub.parts import Hub
+from hub.refusal import BusyError, TooLargeError
 from hub.serving import opened_hub, running
 from hub.settings import Settings
 from tests.hub.conftest import NOW_NS
@@ -81,6 +84,35 @@ def test_damaged_bodies_are_400_and_big_ones_413(served: Running) -> None:
     assert served.post("/v1/batches", bytes(50_001)).status_code == 413
     chunks = iter([bytes(30_000)] * 2)  # no length is told beforehand
     assert served.client.post("/v1/batches", content=chunks).status_code == 413
+
+
+def test_bodies_together_have_a_limit_and_silent_ones_end() -> None:
+    async def told(parts: list[bytes], bodies: Bodies, during: asyncio.Event | None = None) -> bytes:
+        async def receive() -> dict[str, Any]:
+            if not parts and during is not None:
+                await during.wait()
+            return {
+                "type": "http.request",
+                "body": parts.pop(0) if parts else b"",
+                "more_body": bool(parts or during),
+            }
+
+        return await bodies.read(Request({"type": "http", "headers": []}, receive), silence_s=0.3)
+
+    async def run() -> None:
+        bodies = Bodies(100, 150)
+        first = asyncio.ensure_future(told([bytes(90)], bodies, asyncio.Event()))
+        await asyncio.sleep(0)
+        assert await told([bytes(30), bytes(20)], bodies) == bytes(50)
+        with pytest.raises(BusyError, match="at once"):
+            await told([bytes(50), bytes(40)], bodies)
+        with pytest.raises(TooLargeError):
+            await told([bytes(101)], Bodies(100, 150))
+        with pytest.raises(BusyError, match="missing"):
+            await first  # nothing came any more
+        assert await told([bytes(99)], bodies) == bytes(99)  # what the others had is free again
+
+    asyncio.run(run())
 
 
 def test_over_its_quota_a_recorder_is_told_when_to_come_again(served: Running) -> None:

@@ -124,6 +124,18 @@ def test_dropped_ranges_settle_numbers_that_never_come(
     assert (effort.n_made, effort.n_kept, effort.n_dropped) == (10, 6, 4)
 
 
+def test_what_was_told_as_dropped_and_comes_after_all_is_kept(
+    ingest: Ingest, archive: Archive, owl: Recorder, registry: Registry
+) -> None:
+    ingest.take(owl.envelope(owl.batch([owl.run(0, 2)], next=(12, 0, 0), dropped=((2, 10, "disk full"),))))
+    ingest.take(owl.sent(4, 3))
+    ingest.take(owl.sent(11, 1))
+    assert registry.results.dropped(1) == [(7, 2, 2, "disk full"), (7, 7, 4, "disk full")]
+    assert {seq for _, _, seq in archived(ingest, archive)} == {0, 1, 4, 5, 6, 11}
+    (effort,) = registry.results.efforts(1)
+    assert (effort.n_made, effort.n_kept, effort.n_dropped) == (12, 6, 6)
+
+
 def test_only_enrolled_recorders_with_their_own_key_may_send(
     ingest: Ingest, owl: Recorder, registry: Registry
 ) -> None:

@@ -15,7 +15,7 @@ from edge.errors import ArchiveError, HubError, WireError
 from hub.archive import ArchiveBlock
 from hub.archive_sqlite import SqliteArchive
 from hub.ingest import Ingest
-from hub.refusal import NoRoomError, OverQuotaError, RefusedError
+from hub.refusal import BusyError, NoRoomError, OverQuotaError
 from hub.store_registry import Registry
 from hub.store_registry_intake import MAX_EPOCHS, MAX_JUMP
 from tests.hub.conftest import NOW_NS
@@ -207,7 +207,7 @@ def test_more_batches_than_may_wait_are_told_to_come_again(
     with Ingest(registry, archive, lambda: NOW_NS, max_waiting=2) as ingest:
         with registry.database.writing():  # the disk is slow
             futures = [ingest.submit(owl.sent(i, 1)) for i in range(2)]
-            with pytest.raises(RefusedError, match="fewer batches") as refused:
+            with pytest.raises(BusyError, match="fewer batches") as refused:
                 for i in range(2, 5):
                     ingest.submit(owl.sent(i, 1))
             assert refused.value.status == 503
