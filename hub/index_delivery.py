@@ -111,10 +111,14 @@ class UrlDelivery:
             "public": self._key.public,
             "code": self._code,
         }
-        answer = cbor2.loads(self._post("enrolment", "/v1/enrolment", cbor2.dumps(request)))
-        if answer["status"] != "enrolled":
+        answer = self._post("enrolment", "/v1/enrolment", cbor2.dumps(request))
+        try:
+            status = cbor2.loads(answer)["status"]
+        except (cbor2.CBORError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise HubError(f"{self._url}: expected the answer of a hub, found {answer[:80]!r}") from error
+        if status != "enrolled":
             raise HubError(
-                f"{self._url}: expected an archive that is enrolled, found {answer['status']}; approve {device_id} at the hub, "
+                f"{self._url}: expected an archive that is enrolled, found {status}; approve {device_id} at the hub, "
                 "or give --code of edge-hub enrol, and run the same command again"
             )
 

@@ -111,6 +111,14 @@ def test_it_waits_where_the_hub_asks_to_come_again(tmp_path: Path) -> None:
                 deliver.enrol("cards")
                 assert deliver.keep(batch).progress["observations"].next == 5
             assert waited == [1.0, 2.0, 4.0]
+    with (
+        opened_hub(settings) as app,
+        running(app, settings) as url,
+        FaultProxy(url, lambda: Fault("garbage")) as proxy,
+        UrlDelivery(proxy.url, tmp_path / "key", None, waited.append) as deliver,
+        pytest.raises(HubError, match="answer of a hub"),
+    ):
+        deliver.enrol("cards")
     refused = f"http://127.0.0.1:{proxy.url.rpartition(':')[2]}"
     with (
         UrlDelivery(refused, tmp_path / "key", None, waited.append) as deliver,
