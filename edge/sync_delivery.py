@@ -31,7 +31,7 @@ from edge.sync_budget import Budget, line_bytes
 from edge.sync_carrier import Answer, Carrier, RefusedError
 from edge.sync_clips import clip_payload
 from edge.sync_pace import LEAST_BYTES, Pace
-from edge.sync_plan import Limit, Plan
+from edge.sync_plan import Limit, Plan, n_records, only_record
 
 LOG = logging.getLogger(__name__)
 
@@ -89,15 +89,12 @@ class Delivery:
             batch = self._next(progress, with_health=receipt is None)
             if batch is None:
                 break
-            if receipt is not None and not _n_records(batch):
+            if receipt is not None and not n_records(batch):
                 break
-            answer = self._send(batch)
-            if answer is None:  # too large, or refused: another one is tried
-                continue
-            receipt, before = answer, progress
-            progress = self._settled(batch, receipt)
-            if _n_records(batch) and before == progress:
+            answer, known = self._send(batch, progress)
+            if answer is not None and n_records(batch) and known == progress:
                 raise SyncError(f"{self._hub}: expected a receipt for what was sent, found one for nothing")
+            receipt, progress = answer or receipt, known
         if receipt is not None and self._settings.clips and self._settings.link == "lte":
             self._send_clips(receipt)
 
@@ -147,45 +144,52 @@ class Delivery:
         refused = self._cursor.refused(self._hub, self._store.epoch)
         plan = Plan(self._store, self._settings.link, {s: refused.get(s, frozenset()) for s in STREAMS})
         batch = plan.next_batch(progress, Limit(n_bytes, self._pace.n_records, codes), health)
-        if not codes and not _n_records(batch):
+        if not codes and not n_records(batch):
             whole = plan.next_batch(progress, Limit(n_bytes, self._pace.n_records), None)
-            self.totals.is_over_budget = _n_records(whole) > 0
+            self.totals.is_over_budget = n_records(whole) > 0
         return batch
 
-    def _send(self, batch: Batch) -> Receipt | None:
-        """Send a batch; None where the hub wants another one in its place."""
+    def _send(
+        self, batch: Batch, progress: Mapping[Stream, Progress] | None
+    ) -> tuple[Receipt | None, Mapping[Stream, Progress] | None]:
+        """Send a batch; return its receipt, None where the hub wants another one in its place, and what the hub keeps."""
         started_s = self._clock()
         try:
             answer = self._post("batch", encode_batch(batch))
         except RefusedError as error:
-            if error.status not in (400, 413) or not _n_records(batch):
+            if error.status not in (400, 413) or not n_records(batch):
                 raise
-            self._isolate(batch, error)
-            return None
+            return None, self._isolate(batch, error, progress)
         except SyncError:
             self._pace.failed()
             raise
         receipt = self._receipt(answer)
         self._pace.answered(self._clock() - started_s)
         self._count(batch)
-        return receipt
+        return receipt, self._settled(batch, receipt)
 
-    def _isolate(self, batch: Batch, error: RefusedError) -> None:
+    def _isolate(
+        self, batch: Batch, error: RefusedError, progress: Mapping[Stream, Progress] | None
+    ) -> Mapping[Stream, Progress] | None:
         """Find the one record that the hub refuses and leave it out from now on; the others must not wait for it.
 
+        Returns what the hub keeps: a batch may be refused as it is too far ahead of a hub that was put back to an old state.
         Raises the refusal of an empty batch: then it is not about a record.
         """
-        n_records = _n_records(batch)
-        if n_records == 1 or (error.status == 400 and self._pace.is_whole()):
+        n = n_records(batch)
+        if n == 1 or (error.status == 400 and self._pace.is_whole()):
             empty = replace(batch, runs=(), detections=(), events=(), dropped=())
-            self._receipt(self._post("batch", encode_batch(empty)))
-        self._pace.refused(n_records)
-        if n_records == 1:
-            stream, number = _only_record(batch)
+            known = self._settled(empty, self._receipt(self._post("batch", encode_batch(empty))))
+            if known != progress:
+                return known
+        self._pace.refused(n)
+        if n == 1:
+            stream, number = only_record(batch)
             LOG.warning(
                 "%s: refuses number %d of %s, left out from now on: %s", self._hub, number, stream, error
             )
             self._cursor.refuse(self._hub, self._store.epoch, stream, number, str(error))
+        return progress
 
     def _receipt(self, answer: Answer) -> Receipt:
         """Return a receipt that can be believed. Raises SyncError."""
@@ -274,20 +278,6 @@ class Delivery:
         totals.n_detections += len(batch.detections)
         totals.n_events += len(batch.events)
         totals.n_code_bytes += sum(len(run.codes) for run in batch.runs)
-
-
-def _n_records(batch: Batch) -> int:
-    n = len(batch.detections) + len(batch.events) + len(batch.dropped)
-    return n + sum(run.n for run in batch.runs)
-
-
-def _only_record(batch: Batch) -> tuple[Stream, int]:
-    """Return which record a batch of one holds."""
-    if batch.detections:
-        return "detections", batch.detections[0][0]
-    if batch.events:
-        return "events", batch.events[0].number
-    return "observations", batch.dropped[0][0] if batch.dropped else batch.runs[0].first_seq
 
 
 def _enrolment_status(content: bytes) -> object:

@@ -185,6 +185,21 @@ def unsettled(progress: Progress, made: int, refused: frozenset[int] = frozenset
     return [part for each in ranges for part in _without(each, refused)]
 
 
+def n_records(batch: Batch) -> int:
+    """Return how many records a batch holds; a dropped range is one."""
+    n = len(batch.detections) + len(batch.events) + len(batch.dropped)
+    return n + sum(run.n for run in batch.runs)
+
+
+def only_record(batch: Batch) -> tuple[Stream, int]:
+    """Return which record a batch of one holds."""
+    if batch.detections:
+        return "detections", batch.detections[0][0]
+    if batch.events:
+        return "events", batch.events[0].number
+    return "observations", batch.dropped[0][0] if batch.dropped else batch.runs[0].first_seq
+
+
 def _without(each: Range, refused: frozenset[int]) -> Iterator[Range]:
     first, n = each
     end = first + n

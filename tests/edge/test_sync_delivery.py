@@ -364,6 +364,7 @@ def test_another_key_enrols_anew(recorder: Recorder, hub: SmallHub, tmp_path: Pa
     recorder.settings = replace(recorder.settings, key=tmp_path / "new.key")
     recorder.sync()
     assert hub.public == DeviceKey.open(tmp_path / "new.key").public
+    assert recorder.clock.slept == []
     assert (tmp_path / "device.key").stat().st_mode & 0o777 == 0o600
 
 
@@ -396,6 +397,26 @@ def test_a_hub_that_refuses_everything_makes_nothing_be_left_out(recorder: Recor
     hub.check = lambda batch: None
     recorder.sync(at_once=True)
     assert_all_is_there(recorder, hub)
+
+
+def test_a_hub_that_was_put_back_to_an_old_state_gets_all_again_and_nothing_is_left_out(
+    recorder: Recorder, hub: SmallHub
+) -> None:
+    recorder.record(200)
+    recorder.sync()
+    recorder.record(10)
+    hub.observations.clear()
+
+    def near(batch: Batch) -> Reply | None:
+        known = hub.progress(batch.epoch, "observations").next
+        far = any(run.first_seq > known + 150 for run in batch.runs)
+        return refusal(400, "too far ahead") if far else None
+
+    hub.check = near
+    recorder.sync()
+    assert_all_is_there(recorder, hub)
+    with SyncCursor.open(recorder.path) as cursor:
+        assert cursor.refused(hub.url, hub.batches[-1].epoch) == {}
 
 
 def test_batches_that_are_too_large_become_smaller(recorder: Recorder, hub: SmallHub) -> None:
@@ -474,6 +495,21 @@ def test_the_budget_of_a_day_holds_and_keeps_room_for_detections(recorder: Recor
         recorder.clock.now_s += 86_400
         recorder.sync()
     assert_all_is_there(recorder, hub)
+
+
+def test_bytes_that_were_sent_for_nothing_count_as_well(recorder: Recorder, hub: SmallHub) -> None:
+    def used_bytes() -> int:
+        with SyncCursor.open(recorder.path) as cursor:
+            return cursor.used_bytes(NOW_NS // (86_400 * 10**9), "lte")
+
+    recorder.record(1)
+    recorder.sync()
+    before = used_bytes()
+    recorder.record(100)
+    hub.faults = [FAULTS["500"]]
+    with pytest.raises(SyncError):
+        recorder.sync(for_s=0)
+    assert used_bytes() - before > 3_200
 
 
 def test_over_a_satellite_the_best_codes_travel_with_their_detections(
