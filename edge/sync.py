@@ -51,7 +51,11 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", help="configuration (TOML); flags go before it")
     add("--store", type=store_path, metavar="PATH", help="file, or folder of observations.sqlite")
-    add("--hub", metavar="URL", help="where to: https://host[:port]")
+    add(
+        "--hub",
+        metavar="URL",
+        help="where to: https://host[:port], mqtts://broker?hub=KEY, or frames:///file-or-serial-line?hub=KEY",
+    )
     add(
         "--code",
         metavar="CODE",

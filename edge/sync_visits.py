@@ -25,7 +25,9 @@ from edge.sync_backoff import MAX_RETRY_AFTER_S, delay_s
 from edge.sync_carrier import Carrier, RefusedError
 from edge.sync_client import HttpCarrier
 from edge.sync_delivery import Delivery, Totals
+from edge.sync_frames import FrameCarrier, FrameLink
 from edge.sync_health import health
+from edge.sync_mqtt import MqttCarrier
 from edge.sync_pace import Pace
 from edge.sync_plan import unsettled
 
@@ -53,7 +55,7 @@ def system_clocks() -> Clocks:
     return Clocks(SystemClock(), time.time_ns, time.monotonic, time.sleep, random.Random())
 
 
-def open_carrier(settings: Sync) -> Carrier:
+def open_carrier(settings: Sync, key: DeviceKey, store: Path) -> Carrier:
     """Return the way to the hub that its URL names. Raises ConfigError."""
     assert settings.hub is not None
     parts = urlsplit(settings.hub)
@@ -63,7 +65,13 @@ def open_carrier(settings: Sync) -> Carrier:
         )
     if parts.scheme in ("http", "https"):
         return HttpCarrier(settings.hub, settings.ca_file)
-    raise ConfigError(f"hub: expected a URL such as https://hub.example.org, found {settings.hub!r}")
+    if parts.scheme in ("mqtt", "mqtts"):
+        return MqttCarrier(settings.hub, settings.ca_file)
+    if parts.scheme == "frames":
+        return FrameCarrier(FrameLink.of_url(settings.hub), key, store.with_name("frames.json"), store)
+    raise ConfigError(
+        f"hub: expected a URL that begins with https, mqtts or frames://, found {settings.hub!r}"
+    )
 
 
 def key_path(settings: Sync, store: Path) -> Path:
@@ -83,8 +91,8 @@ def run(settings: Sync, store: Path, clocks: Clocks, *, for_s: float, follow: bo
         if not store.is_file():
             StoreRuns.open(store).close()  # says that there is none before files appear beside it
         cursor = stack.enter_context(SyncCursor.open(store))
-        carrier = stack.enter_context(closing(open_carrier(settings)))
         key = DeviceKey.open(key_path(settings, store))
+        carrier = stack.enter_context(closing(open_carrier(settings, key, store)))
         visits = _Visits(settings, store, cursor, carrier, key, clocks, pace, totals)
         if not at_once:
             visits.wait_as_told(deadline_s, follow=follow)
@@ -204,6 +212,7 @@ def status(settings: Sync, store: Path, clocks: Clocks) -> dict[str, Any]:
             "hub": settings.hub,
             "device": runs.device_id,
             "fingerprint": fingerprint(key),
+            "key": key.public.hex(),
             "enrolled": contact.public == key.public,
             **waiting,
             "refused": sum(len(numbers) for numbers in cursor.refused(settings.hub, runs.epoch).values()),

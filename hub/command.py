@@ -10,11 +10,13 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from edge.bundle import Bundle, default_bundle
-from edge.errors import FieldcubeError, HubError
+from edge.errors import FieldcubeError, HubError, UsageError
 from edge.observation import iso_utc
 from edge.utf8 import print_utf8, shown
 from hub.archive_engines import open_archive
@@ -23,7 +25,8 @@ from hub.index_command import add_arguments as add_index_arguments
 from hub.index_command import run_index
 from hub.migration import add_arguments as add_migration_arguments
 from hub.migration import run_migration
-from hub.serving import Server, opened_hub
+from hub.mqtt import MqttIntake
+from hub.serving import Server, opened_hub, read_hub_key
 from hub.settings import DEFAULT_PORT, Settings
 from hub.store_registry import Registry
 from hub.store_registry_devices import Device
@@ -80,6 +83,10 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     serve.add_argument(
         "--quota-mb", type=float, default=1024.0, help="that a recorder may send in a day (default 1024)"
     )
+    serve.add_argument(
+        "--mqtt", metavar="URL", help="take batches at this broker too: mqtts://user:password@broker:8883"
+    )
+    serve.add_argument("--mqtt-ca-file", type=Path, metavar="FILE", help="who may vouch for the broker (PEM)")
     enrol = _command(commands, "enrol", _enrol, "make a single-use code that lets one recorder in")
     enrol.add_argument(
         "--device", metavar="NAME", help="the only recorder that may use it (default: any new one)"
@@ -92,6 +99,10 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         ("revoke", "take nothing more from a recorder"),
     ):
         _command(commands, name, _set_status, help_text).add_argument("name", help="of the recorder")
+    add = _command(commands, "add", _add, "let a recorder in that has only a radio")
+    add.add_argument("name", help="of the recorder, its device_id")
+    add.add_argument("key", help="64 hexadecimal digits, as `edge-sync --status` shows them there")
+    _command(commands, "key", _show_key, "show the hub's public key, for recorders with a radio or MQTT")
     place = _command(commands, "place", _set_place, "say where a recorder stands")
     place.add_argument("name", help="of the recorder")
     place.add_argument("latitude", type=float, help="degrees, WGS 84; write -- before a negative one")
@@ -136,18 +147,43 @@ def _serve(args: argparse.Namespace) -> int:
         print(f"listening at http://{settings.host}:{port}", flush=True)
         if not settings.local_is_free:
             print(f"people need the token in {settings.token_path}", flush=True)
+        if args.mqtt is not None:
+            print(f"taking batches at {urlsplit(args.mqtt).hostname} too", flush=True)
 
     for number in (
         signal.SIGINT,
         signal.SIGTERM,
     ):  # uvicorn raises them again when it has stopped; then all is closed
         signal.signal(number, lambda *_: None)
-    with opened_hub(settings, bundle, archive) as app:
+    with ExitStack() as opened:
+        app = opened.enter_context(opened_hub(settings, bundle, archive))
+        if args.mqtt is not None:
+            opened.enter_context(
+                MqttIntake(args.mqtt, app.state.hub, read_hub_key(settings), args.mqtt_ca_file)
+            )
         server = Server(app, settings, listening)
         try:
             server.run()
         except SystemExit as error:  # how uvicorn tells that it cannot listen
             raise HubError(f"{args.host}:{args.port}: expected a free place to listen, found none") from error
+    return 0
+
+
+def _show_key(args: argparse.Namespace) -> int:
+    print(read_hub_key(Settings(args.folder)).public.hex())
+    return 0
+
+
+def _add(args: argparse.Namespace) -> int:
+    try:
+        public = bytes.fromhex(args.key)
+    except ValueError:
+        public = b""
+    if len(public) != 32:
+        raise UsageError(f"key: expected 64 hexadecimal digits, found {args.key!r}")
+    with _registry(args) as registry:
+        registry.devices.enrol(args.name, public, None, time.time_ns())
+        registry.devices.set_status(args.name, "enrolled")
     return 0
 
 

@@ -57,9 +57,10 @@ class FrameIntake:
     """Takes frames of any recorder that is enrolled, from any number of threads. hub_key: whose public key recorders have."""
 
     def __init__(self, registry: Registry, ingest: Ingest, store: FrameStore, hub_key: DeviceKey) -> None:
-        self._registry, self._ingest, self._store, self._hub_key = registry, ingest, store, hub_key
+        self._registry, self._ingest, self._store, self.hub_key = registry, ingest, store, hub_key
         self._lock = threading.Lock()
         self._keys: dict[bytes, bytes] = {}
+        self._downlink_s = 0
 
     def take(self, content: bytes) -> Outcome:
         """Take one frame: "kept" once it is on the disk, "waiting" for what it relies on.
@@ -96,6 +97,13 @@ class FrameIntake:
                 log.info("%s", error)
                 counts["refused"] += 1
         return counts
+
+    def next_downlink_s(self, now_s: int, n: int) -> int:
+        """Return the first of n times for downlinks, one a second, later than all before: recorders take none that is not newer."""
+        with self._lock:
+            first = max(now_s, self._downlink_s + 1)
+            self._downlink_s = first + n - 1
+        return first
 
     def receipt(self, device_name: str, frame_bytes: int, at_s: int) -> bytes | None:
         """Return the frame that tells a recorder what is kept of its detections, or asks for what they rely on.
@@ -245,7 +253,7 @@ class FrameIntake:
 
     def _key(self, device: Device) -> bytes:
         if device.public not in self._keys:
-            self._keys[device.public] = frame_key(self._hub_key, device.public, device.public)
+            self._keys[device.public] = frame_key(self.hub_key, device.public, device.public)
         return self._keys[device.public]
 
 

@@ -7,21 +7,33 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from edge.errors import HubError
-from hub import api_clips, api_exports, api_fleet, api_results, api_search, api_updates, api_watchlists
+from edge.device_key import DeviceKey
+from edge.errors import HubError, SyncError
+from hub import (
+    api_clips,
+    api_exports,
+    api_fleet,
+    api_radio,
+    api_results,
+    api_search,
+    api_updates,
+    api_watchlists,
+)
 from hub.app import create_app
 from hub.archive_sqlite import SqliteArchive
+from hub.frame_intake import FrameIntake
 from hub.guard import read_token
 from hub.ingest import Ingest
 from hub.publisher import Publisher
 from hub.publishing import Publishing
 from hub.settings import Settings
+from hub.store_frames import FrameStore
 from hub.store_registry import Registry
 
 if TYPE_CHECKING:
@@ -32,10 +44,30 @@ if TYPE_CHECKING:
 
 ROUTERS = tuple(
     module.router
-    for module in (api_search, api_results, api_clips, api_exports, api_fleet, api_watchlists, api_updates)
+    for module in (
+        api_search,
+        api_results,
+        api_clips,
+        api_exports,
+        api_fleet,
+        api_watchlists,
+        api_updates,
+        api_radio,
+    )
 )
 _START_S = 30.0
 _CONNECTIONS = 4096
+
+
+def read_hub_key(settings: Settings) -> DeviceKey:
+    """Return the hub's own key, made at the first call, mode 0600. Raises HubError."""
+    try:
+        settings.hub_key_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return DeviceKey.open(settings.hub_key_path)
+    except (OSError, SyncError) as error:
+        raise HubError(
+            f"{settings.hub_key_path}: expected a place for the hub's key, found {error}"
+        ) from error
 
 
 @contextmanager
@@ -61,7 +93,10 @@ def opened_hub(
             if bundle is not None:
                 publisher = Publisher(settings.updates_folder, lambda: datetime.now(timezone.utc))
                 opened.enter_context(Publishing(registry, publisher, bundle, time.monotonic))
-            yield create_app(registry, held, bundle, settings, ingest, now_ns, token, ROUTERS)
+            app = create_app(registry, held, bundle, settings, ingest, now_ns, token, ROUTERS)
+            store = opened.enter_context(closing(FrameStore(settings.frames_path)))
+            app.state.frames = FrameIntake(registry, ingest, store, read_hub_key(settings))
+            yield app
     finally:
         held.close()
 

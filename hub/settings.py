@@ -60,6 +60,16 @@ class Settings:
         return self.folder / "updates"
 
     @property
+    def hub_key_path(self) -> Path:
+        """Return where the key is that signs what goes by radio and by MQTT."""
+        return self.updates_folder / "keys" / "downlink.pem"
+
+    @property
+    def frames_path(self) -> Path:
+        """Return where is kept what radio frames rely on."""
+        return self.folder / "frames.sqlite"
+
+    @property
     def token_path(self) -> Path:
         """Return where the token of the page and of /api is."""
         return self.folder / "token"

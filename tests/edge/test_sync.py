@@ -102,7 +102,7 @@ def test_what_cannot_work_is_told_before_anything_is_written(
     assert "no.sqlite: expected a fieldcube store, found no such file" in capsys.readouterr().err
     assert sorted(path.name for path in folder.iterdir()) == [store.name, f"{store.name}.lock"]
     assert sync.main(["--store", str(store), "--hub", "gopher://hub"]) == 2
-    assert "expected a URL such as https://hub.example.org" in capsys.readouterr().err
+    assert "expected a URL that begins with https, mqtts or frames" in capsys.readouterr().err
     assert sync.main(["--store", str(store), "--hub", "http://127.0.0.1:9", "--for", "0"]) == 1
     assert "Connection refused" in capsys.readouterr().err
 
