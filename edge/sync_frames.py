@@ -1,7 +1,7 @@
 """The way to the hub by radio: frames into a file or onto a serial line, where a modem or a program of its own takes them.
 
 Nothing comes back for each of them, so what was written counts as kept until a receipt of the hub, as rare as the link
-allows, says what is missing. URL: frames:///dev/ttyUSB0?bytes=340&baud=9600&hub=<64 hexadecimal digits>&inbox=/path.
+allows, says what is missing.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ import logging
 import os
 import stat
 import termios
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import cbor2
 
-from edge import require
 from edge.batch import (
     STREAMS,
     Batch,
@@ -33,16 +31,10 @@ from edge.batch import (
 )
 from edge.device_key import DeviceKey
 from edge.durable import write_file
-from edge.errors import ConfigError, SyncError, WireError
-from edge.frames import (
-    MAX_FRAME_BYTES,
-    MIN_FRAME_BYTES,
-    SATELLITE_BYTES,
-    decode_frame,
-    from_stream,
-    to_stream,
-)
+from edge.errors import SyncError, WireError
+from edge.frames import decode_frame, from_stream, to_stream
 from edge.frames_key import frame_key
+from edge.frames_link import FrameLink
 from edge.frames_receipt import decode_receipt_frame
 from edge.observation import Observation
 from edge.store_runs import StoreRuns
@@ -54,50 +46,6 @@ LOG = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MAX_RANGES = 2000  # of what was written; beyond them the oldest gaps are forgotten
-_BAUD = {rate: getattr(termios, f"B{rate}") for rate in (1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)}
-
-
-@dataclass(frozen=True, slots=True)
-class FrameLink:
-    """Where frames go. place: file or serial device; inbox: file in which the modem's program puts what comes, None = nothing does.
-
-    hub_public: 32 bytes; n_bytes: of the largest frame; baud: of a serial device.
-    """
-
-    place: Path
-    hub_public: bytes
-    n_bytes: int = SATELLITE_BYTES
-    baud: int = 9600
-    inbox: Path | None = None
-
-    def __post_init__(self) -> None:
-        require.integer(ConfigError, "bytes", self.n_bytes, MIN_FRAME_BYTES, MAX_FRAME_BYTES)
-        require.one_of(ConfigError, "baud", self.baud, tuple(_BAUD))
-        if len(self.hub_public) != 32:
-            raise ConfigError(f"hub: expected 64 hexadecimal digits, found {len(self.hub_public)} bytes")
-
-    @classmethod
-    def of_url(cls, url: str) -> FrameLink:
-        """Return the link in a URL. Raises ConfigError."""
-        parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        unknown = sorted(set(options) - {"bytes", "baud", "hub", "inbox"})
-        if parts.scheme != "frames" or parts.netloc or not parts.path.startswith("/") or unknown:
-            raise ConfigError(
-                f"hub: expected frames:///path?bytes=340&baud=9600&hub=KEY&inbox=/path, found {url!r}"
-            )
-        try:
-            return cls(
-                Path(parts.path),
-                bytes.fromhex(options["hub"]),
-                int(options.get("bytes", SATELLITE_BYTES)),
-                int(options.get("baud", 9600)),
-                Path(options["inbox"]) if "inbox" in options else None,
-            )
-        except (ValueError, KeyError) as error:
-            raise ConfigError(
-                f"hub: expected hub=<64 hexadecimal digits> and whole numbers, found {url!r}"
-            ) from error
 
 
 class FrameCarrier:
@@ -294,7 +242,7 @@ def _make_raw(descriptor: int, baud: int) -> None:
     attributes = termios.tcgetattr(descriptor)
     attributes[0] = attributes[1] = attributes[3] = 0
     attributes[2] = termios.CS8 | termios.CREAD | termios.CLOCAL
-    attributes[4] = attributes[5] = _BAUD[baud]
+    attributes[4] = attributes[5] = getattr(termios, f"B{baud}")
     termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
 
 

@@ -18,6 +18,7 @@ from edge.clock import Clock, SystemClock
 from edge.config import Sync
 from edge.device_key import DeviceKey
 from edge.errors import ConfigError, StoreError, SyncError
+from edge.frames_link import FrameLink
 from edge.observation import iso_utc
 from edge.store_cursor import SyncCursor
 from edge.store_runs import StoreRuns
@@ -25,7 +26,7 @@ from edge.sync_backoff import MAX_RETRY_AFTER_S, delay_s
 from edge.sync_carrier import Carrier, RefusedError
 from edge.sync_client import HttpCarrier
 from edge.sync_delivery import Delivery, Totals
-from edge.sync_frames import FrameCarrier, FrameLink
+from edge.sync_frames import FrameCarrier
 from edge.sync_health import health
 from edge.sync_mqtt import MqttCarrier
 from edge.sync_pace import Pace

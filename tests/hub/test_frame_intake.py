@@ -18,11 +18,12 @@ from edge.batch import Batch, Progress, Receipt, decode_receipt, encode_batch, e
 from edge.device_key import DeviceKey
 from edge.errors import ConfigError, FieldcubeError, SyncError, WireError
 from edge.frames import from_stream, to_stream
+from edge.frames_link import FrameLink
 from edge.observation import Detection, Instant, Observation
 from edge.store import ObservationStore
 from edge.store_runs import StoreRuns
 from edge.sync_carrier import RefusedError
-from edge.sync_frames import FrameCarrier, FrameLink, joined, without
+from edge.sync_frames import FrameCarrier, joined, without
 from edge.sync_plan import Limit, Plan
 from hub.archive import Archive
 from hub.frame_intake import FrameIntake
