@@ -22,6 +22,6 @@ if [ $# -gt 0 ]; then
 else
     measure clap:random "fieldcube:$data?sets=esc10,birdguess_audio&split=train"
     measure open_clip:ViT-B-16 "folder:$data/caltech101_animals/labels.csv"
-    measure open_clip:ViT-L-14 "folder:$data/caltech101_animals/labels.csv" --inputs 24 --runtimes onnx --kinds observation
+    measure open_clip:ViT-L-14 "folder:$data/caltech101_animals/labels.csv" --inputs 24 --runtimes onnx
 fi
 "$python" export/full_size.py --json "$rows" --table docs/models.md
