@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -31,7 +29,6 @@ LOG = logging.getLogger(__name__)
 ALARMS_PER_DAY = 2.0  # wanted of a line that says nothing
 STATE_VERSION = 2
 _ARRAYS = ("keys", "counts", "correction", "n_windows", "part_counts", "part_queries")
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
 _MINUTE_NS = 60_000_000_000
 
@@ -93,7 +90,7 @@ class Alarms:
         self._decoys = _planes(decoys) if decoys else None
         self._code_space, self._bins = watchlist.code_space, watchlist.code_bits + 1
         self._hop_s, self._is_active = hop_s, is_active
-        self._source = ""
+        self._source, self._is_damaged = "", False
         self._active = np.ones(len(self.queries), bool)
         self._active_minute: int | None = -1  # of UTC, for which _active was asked
         self._timed = is_active is not None and any(query.active for query in self.queries)
@@ -166,10 +163,16 @@ class Alarms:
         return stream.getvalue()
 
     def save(self, path: Path) -> None:
-        """Write the state with all that was heard, whole or not at all; a disk that is full costs nothing else, and is told."""
+        """Write the state with all that was heard, whole or not at all; a disk that is full costs nothing else, and is told.
+
+        A file that restore found damaged is kept beside it as <name>.corrupt.
+        """
         self.rule.settle()
         try:
+            if self._is_damaged and path.is_file():
+                path.replace(path.with_name(f"{path.name}.corrupt"))
             write_file(path, self.state())
+            self._is_damaged = False
         except OSError as error:
             LOG.warning("%s: the learnt background could not be written: %s", path, error)
 
@@ -189,8 +192,11 @@ class Alarms:
                     LOG.warning("%s: learnt with %s, now %s; learning anew", path, found, wanted)
                     return list(self.queries)
                 return self._take({name: file[name] for name in _ARRAYS})
-        except _UNREADABLE as error:
-            LOG.warning("%s: expected a learnt background, found: %s; learning anew", path, error)
+        except (
+            Exception
+        ) as error:  # what a damaged zip raises has no end: an unknown method, a password, an allocation
+            LOG.warning("%s: expected a learnt background, found: %r; learning anew", path, error)
+            self._is_damaged = True
             return list(self.queries)
 
     def _take(self, arrays: Mapping[str, NDArray[Any]]) -> list[Query]:
@@ -203,22 +209,24 @@ class Alarms:
         ):
             if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
                 raise ValueError(f"expected {name} of finite numbers {shape}, found {arrays[name].shape}")
+            if name != "correction" and (arrays[name] < 0).any():
+                raise ValueError(f"expected {name} of 0 or more, found {arrays[name].min()}")
         places = {str(key): place for place, key in enumerate(arrays["keys"])}
         n_windows = int(arrays["n_windows"])
-        unknown = []
+        background, unknown = self.rule.background, []
+        counts, correction = background.counts.copy(), background.correction.copy()
+        part_counts = self.rule.parts.counts.copy()
         for number, query in enumerate(self.queries):
             place = places.get(_key(query))
             if place is None:
                 unknown.append(query)
                 continue
-            self.rule.background.counts[number] = arrays["counts"][place]
-            self.rule.background.correction[number] = arrays["correction"][place]
+            counts[number], correction[number] = arrays["counts"][place], arrays["correction"][place]
             statistic = self.rule.queries[number].statistic
             if statistic.combine:
-                self.rule.parts.counts[list(statistic.rows)] = arrays["part_counts"][
-                    arrays["part_queries"] == place
-                ]
-        self.rule.background.n_windows = n_windows
+                part_counts[list(statistic.rows)] = arrays["part_counts"][arrays["part_queries"] == place]
+        background.counts, background.correction, background.n_windows = counts, correction, n_windows
+        self.rule.parts.counts = part_counts
         self.rule.refresh()
         return unknown
 

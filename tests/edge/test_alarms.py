@@ -269,9 +269,42 @@ def test_a_damaged_state_is_passed_over_and_told(
     assert made.rule.background.counts.sum() == 0
 
 
+def test_no_flipped_bit_stops_a_recorder(observe: Observe, tmp_path: Path) -> None:
+    path, random = tmp_path / "s.npz", np.random.default_rng(0)
+    taught(opened(listed(of_two("or"))), observe).save(path)
+    whole, n_anew = path.read_bytes(), 0
+    made = opened(listed(of_two("or")))
+    method = whole.rfind(b"PK\x01\x02") + 10  # of compression, and before it the flag that says: encrypted
+    flipped = [(8 * (method - 2), 1), *((8 * method + bit, 1) for bit in range(16))]
+    flipped += [(int(bit), 1) for bit in random.integers(0, 8 * len(whole), 400)]
+    flipped += [(int(bit), 40) for bit in random.integers(0, 8 * len(whole) - 400, 100)]
+    for first, n in flipped:
+        bits = np.unpackbits(np.frombuffer(whole, np.uint8), bitorder="little")
+        bits[first : first + n] ^= 1
+        path.write_bytes(np.packbits(bits, bitorder="little").tobytes())
+        n_anew += bool(made.restore(path))
+    assert n_anew > 300  # a time or a name in the archive may change unseen
+
+
+def test_a_damaged_state_is_kept_beside_the_new_one(observe: Observe, tmp_path: Path) -> None:
+    path = tmp_path / "s.npz"
+    taught(opened(), observe).save(path)
+    whole = bytearray(path.read_bytes())
+    whole[whole.rfind(b"PK\x01\x02") + 10] ^= 0x40
+    path.write_bytes(whole)
+    made = opened()
+    assert made.restore(path) == made.queries
+    assert path.read_bytes() == whole  # only who writes moves it
+    for _ in range(2):
+        made.save(path)
+        assert opened().restore(path) == []
+        assert (tmp_path / "s.npz.corrupt").read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        {"counts": np.full((1, 257), -1.0)},
         {"counts": np.zeros((1, 65))},
         {"counts": np.full((1, 257), np.nan)},
         {"correction": np.zeros(2)},
