@@ -2,7 +2,7 @@
 
 A query alarms where its statistic is within its threshold (edge.background), no `decoy:` line of the list is nearer, it is its time of day,
 its probability is accepted where its line asks for one, and it has not just alarmed (cooldown). Of several queries the one whose distance
-is rarest in the background counts: one sound, one alarm.
+is rarest in the background counts: one sound, one alarm. A query at its limit an hour leaves the alarm to the next.
 """
 
 from __future__ import annotations
@@ -158,6 +158,7 @@ class AlarmRule:
         accepts: Callable[[int], bool] | None,
     ) -> Alarm | None:
         found: Alarm | None = None
+        limited: Alarm | None = None
         for row in np.flatnonzero((bits <= self._limits) & is_active & (self._now_s >= self._quiet_until)):
             query = self.queries[row]
             if min(int(distances[r]) for r in query.statistic.rows) >= decoy:
@@ -165,15 +166,15 @@ class AlarmRule:
             if accepts is not None and not accepts(int(row)):
                 continue
             alarm = Alarm(int(row), int(bits[row]), self.background.per_day(int(row), int(bits[row])))
-            if found is None or (alarm.per_day or 0.0) < (found.per_day or 0.0):
-                found = alarm
-        if found is None:
-            return None
-        if self._hour[found.row] >= MAX_ALARMS_PER_HOUR:
-            self._hold_back(found.row)
-            return None
-        self._hour[found.row] += 1
-        self._quiet_until[found.row] = self._now_s + self.queries[found.row].cooldown_s
+            if self._hour[row] >= MAX_ALARMS_PER_HOUR:
+                limited = _rarest(limited, alarm)
+            else:
+                found = _rarest(found, alarm)
+        if found is not None:
+            self._hour[found.row] += 1
+            self._quiet_until[found.row] = self._now_s + self.queries[found.row].cooldown_s
+        elif limited is not None:
+            self._hold_back(limited.row)
         return found
 
     def _hold_back(self, row: int) -> None:
@@ -200,3 +201,8 @@ class AlarmRule:
     def _set_thresholds(self) -> None:
         self.thresholds = self.background.thresholds()
         self._limits = self.background.limits(self.thresholds)
+
+
+def _rarest(first: Alarm | None, second: Alarm) -> Alarm:
+    """Return the alarm that is rarer in the background, the first of equals."""
+    return second if first is None or (second.per_day or 0.0) < (first.per_day or 0.0) else first

@@ -38,7 +38,7 @@ Accepts = Callable[[Query, int], bool]  # of a query at a distance in bits
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A query that a window set off; distance: of its nearest sentence; per_day: expected false alarms at least as near."""
+    """A query that a window set off; distance: of its nearest sentence, of `A & B` of the farthest; per_day: expected false alarms at least as near."""
 
     query: Query
     distance: int
@@ -112,7 +112,7 @@ class Alarms:
         decoy = self._bins if self._decoys is None else int(distances(code, self._decoys).min())
 
         def is_accepted(row: int) -> bool:
-            return accepts is None or accepts(self.queries[row], self._nearest(row, found))
+            return accepts is None or accepts(self.queries[row], self._distance(row, found))
 
         is_active = self._active_at(observation.instant.wall_ns)
         alarm = self.rule.decide(found, decoy, is_active, is_accepted)
@@ -241,11 +241,13 @@ class Alarms:
         return self._active
 
     def _heard(self, alarm: Alarm, found: Bits) -> Heard:
-        return Heard(self.queries[alarm.row], self._nearest(alarm.row, found), alarm.per_day)
+        return Heard(self.queries[alarm.row], self._distance(alarm.row, found), alarm.per_day)
 
-    def _nearest(self, query: int, found: Bits) -> int:
-        """Return the distance of the nearest sentence of a query, of distances [n_rows]."""
-        return min(int(found[row]) for row in self.rule.queries[query].statistic.rows)
+    def _distance(self, query: int, found: Bits) -> int:
+        """Return the distance of a query, of distances [n_rows]: of its nearest sentence; where all are asked for, of the farthest."""
+        statistic = self.rule.queries[query].statistic
+        own = [int(found[row]) for row in statistic.rows]
+        return max(own) if statistic.combine == "and" else min(own)
 
     def distances(self, codes: NDArray[np.uint8]) -> Bits:
         """Return distances [n_codes, n_rows] of codes [n_codes, n_bytes] to the sentences of the queries, rows as in the rule's statistics."""

@@ -90,10 +90,24 @@ def test_a_sound_alarms_with_its_distance_and_rate(observe: Observe) -> None:
     assert opened().hear(observe(quiet(1)[0].tobytes(), space=SPACE)) is None
 
 
-def test_a_combined_query_tells_the_distance_of_its_nearest_sentence(observe: Observe) -> None:
+def test_a_query_for_one_of_two_tells_the_distance_of_the_nearest_sentence(observe: Observe) -> None:
     heard = opened(listed(of_two("or"))).hear(observe(near(OWL, 40), space=SPACE))
     assert heard is not None
     assert (heard.query.name, heard.distance) == ("two", 40)
+
+
+def test_a_query_for_both_is_as_sure_as_of_the_sound_that_is_farther(observe: Observe) -> None:
+    dog, owl = (np.unpackbits(np.frombuffer(code, np.uint8)) for code in (DOG, OWL))
+    apart = np.flatnonzero(dog != owl)
+    dog[apart[:50]] = owl[apart[:50]]  # both in one window: 50 bits from the dog, the others from the owl
+    both, far = np.packbits(dog).tobytes(), len(apart) - 50
+    sentences = replace(of_two("and"), alarms_per_day=1000.0)
+    watchlist = listed(sentences)
+    (detection,) = Matcher(watchlist, (), CALIBRATION, opened(watchlist)).match(observe(both, space=SPACE))
+    assert (detection.distance, far > 50) == (far, True)
+    assert detection.probability == pytest.approx(1 / (1 + np.exp(0.1 * far - 7.0)))
+    asked = listed(replace(sentences, min_probability=0.6))  # which the nearer one alone would have
+    assert Matcher(asked, (), CALIBRATION, opened(asked)).match(observe(both, space=SPACE)) == []
 
 
 def test_the_wanted_number_is_the_lines_own_or_the_recorders() -> None:
