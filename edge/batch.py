@@ -14,6 +14,8 @@ from typing import Any, Literal, get_args
 import cbor2
 
 from edge import require
+from edge.batch_cbor import FORMAT_VERSION as FORMAT_VERSION
+from edge.batch_cbor import decode_mapping
 from edge.errors import ObservationError, StoreError, WireError
 from edge.observation import CLOCK_STATES, MAX_INT, Detection, Instant, Observation
 from edge.store_blocks import (
@@ -27,10 +29,9 @@ from edge.store_blocks import (
 )
 from edge.store_schema import Event
 
-FORMAT_VERSION = 1
 MAX_RUN = 8192  # observations of one run
 MAX_RECORDS = 16_384  # observations, and detections, and events, of one batch
-MAX_DEPTH = 6  # of nesting in a batch; a deeper one is refused before it is built
+MAX_DEVICE_CHARACTERS = 1000  # of a name in an envelope, which anybody can make
 
 Stream = Literal["observations", "detections", "events"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
@@ -337,67 +338,15 @@ def encode_envelope(device_id: str, payload: bytes, signature: bytes) -> bytes:
 
 def decode_envelope(body: bytes) -> tuple[str, bytes, bytes]:
     """Return (device_id, payload, signature) of an envelope, nothing of it checked yet but its shape. Raises WireError."""
-    table = decode_mapping("envelope", body, ("device", "payload", "signature"))
+    table = decode_mapping("envelope", body, ("device", "payload", "signature"), is_flat=True)
     device_id, payload, signature = table["device"], table["payload"], table["signature"]
     require.text(WireError, "device", device_id)
+    require.integer(WireError, "characters of device", len(device_id), 1, MAX_DEVICE_CHARACTERS)
     require.instance(WireError, "payload", payload, (bytes,))
     require.instance(WireError, "signature", signature, (bytes,))
     if len(signature) != 64:
         raise WireError(f"signature: expected 64 bytes of Ed25519, found {len(signature)}")
     return device_id, payload, signature
-
-
-def decode_mapping(what: str, payload: bytes, keys: Sequence[str]) -> Mapping[str, Any]:
-    """Return the CBOR mapping in bytes from outside, of this format and with these keys. Raises WireError.
-
-    Tags are refused: among them are regular expressions, cycles, and numbers of any length.
-    """
-    try:
-        table = cbor2.loads(
-            payload,
-            max_depth=MAX_DEPTH,
-            semantic_decoders=_NO_TAGS,
-            tag_hook=_refuse_tag,
-            allow_duplicate_keys=False,
-            strict_hashable_types=True,
-        )
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
-        raise WireError(f"{what}: expected CBOR, found damaged bytes ({error})") from error
-    require.version(WireError, what, table, FORMAT_VERSION, "update whichever side is older")
-    return require.keys(WireError, what, table, ("format_version", *keys))
-
-
-def _refuse_tag(*_: object) -> object:
-    raise ValueError("a tag, which no message has")
-
-
-# what cbor2 knows to make of tags; the rest comes to the hook
-_KNOWN_TAGS = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    25,
-    28,
-    29,
-    30,
-    35,
-    36,
-    37,
-    52,
-    54,
-    100,
-    256,
-    258,
-    260,
-    261,
-    1004,
-    43000,
-    55799,
-)
-_NO_TAGS = dict.fromkeys(_KNOWN_TAGS, _refuse_tag)
 
 
 def _run(each: Sequence[Any]) -> Run:

@@ -38,6 +38,11 @@ def down_topic(device_id: str) -> str:
     return f"fieldcube/down/{_topic_name(device_id)}"
 
 
+def answer_topic(topic: str) -> str:
+    """Return where a message is answered that came on a topic of UP_TOPICS."""
+    return f"fieldcube/down/{topic.split('/')[2]}"
+
+
 def encode_answer(key: DeviceKey, request: bytes, status: int, content: bytes) -> bytes:
     """Return an answer, signed with the hub's key."""
     head = request + status.to_bytes(2, "big")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from edge.errors import FieldcubeError
 from edge.utf8 import is_utf8
 
 _Error = type[FieldcubeError]
+_MAX_SHOWN = 120  # characters of what was found
 
 
 def text(error: _Error, name: str, value: object, *, may_be_empty: bool = False) -> None:
@@ -49,7 +51,7 @@ def keys(error: _Error, what: str, value: object, required: Sequence[str]) -> Ma
         raise error(f"{what}: expected a mapping, found {type(value).__name__}")
     missing = [key for key in required if key not in value]
     if missing:
-        found = ", ".join(map(str, value)) or "none"
+        found = _shortened(", ".join(str(key)[:_MAX_SHOWN] for key in islice(value, _MAX_SHOWN)) or "none")
         raise error(
             f"{what}: expected the keys {', '.join(required)}; missing {', '.join(missing)}, found {found}"
         )
@@ -61,10 +63,15 @@ def version(error: _Error, what: str, value: object, expected: int, todo: str) -
     if isinstance(value, Mapping) and "format_version" in value:
         found = value["format_version"]
         if found != expected or isinstance(found, bool):
-            raise error(f"{what}: expected format_version {expected}, found {found!r}; {todo}")
+            raise error(
+                f"{what}: expected format_version {expected}, found {_shortened(repr(found))}; {todo}"
+            )
 
 
 def wrong(error: _Error, name: str, expected: str, found: object) -> FieldcubeError:
     """Return the error for one field; long values are shortened."""
-    shown = repr(found)
-    return error(f"{name}: expected {expected}, found {shown if len(shown) <= 120 else shown[:117] + '...'}")
+    return error(f"{name}: expected {expected}, found {_shortened(repr(found))}")
+
+
+def _shortened(shown: str) -> str:
+    return shown if len(shown) <= _MAX_SHOWN else shown[: _MAX_SHOWN - 3] + "..."

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edge import require
-from edge.batch import decode_mapping
+from edge.batch_cbor import decode_mapping
 from edge.durable import write_file
 from edge.errors import WireError
 from edge.observation import MAX_INT
@@ -45,7 +45,7 @@ def keep_clip(registry: Registry, folder: Path, body: bytes, now_ns: int) -> Pat
 
 
 def _request(payload: bytes) -> Mapping[str, Any]:
-    checked = decode_mapping("clip", payload, ("epoch", "seq", "name", "audio"))
+    checked = decode_mapping("clip", payload, ("epoch", "seq", "name", "audio"), is_flat=True)
     require.integer(WireError, "epoch", checked["epoch"], 0, MAX_INT)
     require.integer(WireError, "seq", checked["seq"], 0, MAX_INT)
     require.text(WireError, "name", checked["name"])

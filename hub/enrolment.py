@@ -8,16 +8,18 @@ import secrets
 from typing import Any
 
 from edge import require
-from edge.batch import decode_envelope, decode_mapping
+from edge.batch import decode_envelope
+from edge.batch_cbor import decode_mapping
 from edge.device_key import is_signed
 from edge.errors import WireError
-from hub.refusal import UnauthorizedError
+from hub.refusal import TooLargeError, UnauthorizedError
 from hub.store_registry import Registry
 from hub.store_registry_devices import Device
 
 CODE_CHARACTERS = 16  # base32: 80 bits, so that guessing needs no limit of attempts
 DEFAULT_VALID_S = 7 * 86_400.0
 MAX_NAME_CHARACTERS = 200
+MAX_REQUEST_BYTES = 8192
 
 
 def new_code(registry: Registry, device: str | None, now_ns: int, valid_s: float = DEFAULT_VALID_S) -> str:
@@ -36,9 +38,11 @@ def code_digest(code: str) -> bytes:
 def enrol(registry: Registry, body: bytes, now_ns: int) -> Device:
     """Enter the recorder that signed an envelope with its public key; return it, enrolled or pending.
 
-    Raises WireError for a damaged request; UnauthorizedError for one that its key has not signed, a code that is not
+    Raises WireError for a damaged request, TooLargeError; UnauthorizedError for one that its key has not signed, a code that is not
     valid, or a name that another key has; OverQuotaError where too many wait for approval.
     """
+    if len(body) > MAX_REQUEST_BYTES:
+        raise TooLargeError(f"enrolment: expected at most {MAX_REQUEST_BYTES} bytes, found {len(body)}")
     name, payload, signature = decode_envelope(body)
     table = _request(payload)
     if table["device"] != name:
@@ -52,7 +56,7 @@ def enrol(registry: Registry, body: bytes, now_ns: int) -> Device:
 
 
 def _request(payload: bytes) -> dict[str, Any]:
-    checked = decode_mapping("enrolment", payload, ("device", "public", "code"))
+    checked = decode_mapping("enrolment", payload, ("device", "public", "code"), is_flat=True)
     require.text(WireError, "device", checked["device"])
     if len(checked["device"]) > MAX_NAME_CHARACTERS or not checked["device"].isprintable():
         raise WireError(f"device: expected at most {MAX_NAME_CHARACTERS} printable characters")

@@ -19,14 +19,14 @@ from edge.batch_mqtt import (
     QOS,
     REQUEST_BYTES,
     UP_TOPICS,
-    down_topic,
+    answer_topic,
     encode_answer,
     new_client,
     silence,
     up_topic,
 )
 from edge.device_key import DeviceKey
-from edge.errors import FieldcubeError, HubError, WireError
+from edge.errors import FieldcubeError, HubError
 from hub.app import status_of
 from hub.clips import keep_clip
 from hub.enrolment import enrol
@@ -35,7 +35,7 @@ from hub.refusal import RefusedError, TooLargeError, UnknownError
 
 log = logging.getLogger(__name__)
 
-_WORKERS = 8
+_WORKERS = 4  # so many messages are being decoded at once
 _START_S = 30.0
 _RETRY_S = 60.0
 
@@ -52,7 +52,8 @@ class MqttIntake:
         self._client, self._host, port, options = new_client(url, ca_file)
         if options:
             raise HubError(f"mqtt: expected a URL without options, found {sorted(options)}")
-        self._room = threading.BoundedSemaphore(hub.settings.max_waiting)
+        self._lock = threading.Lock()
+        self._n_messages = self._n_bytes = 0  # that wait or are being worked on
         self._workers = ThreadPoolExecutor(_WORKERS, "mqtt")
         self._ready: queue.Queue[str] = queue.Queue()
         self._take: dict[str, Callable[[bytes], bytes]] = {
@@ -101,48 +102,60 @@ class MqttIntake:
         self._ready.put("".join(str(each) for each in reasons if each.is_failure))
 
     def _came(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
-        """Hand a message on; the thread of the connection must not wait for the disk."""
+        """Hand a message on; the thread of the connection must neither wait for the disk nor decode what anybody sent."""
         topic, payload = message.topic, bytes(message.payload)
-        if len(payload) <= REQUEST_BYTES:
+        n_bytes = len(payload) - REQUEST_BYTES
+        if n_bytes <= 0:
             return
-        try:
-            device_id, _, _ = decode_envelope(payload[REQUEST_BYTES:])
-        except WireError as error:
-            log.info("%s: %s", self._host, error)
+        most = self._hub.settings.max_body_bytes
+        if n_bytes > most:
+            self._refuse(
+                topic,
+                payload[:REQUEST_BYTES],
+                TooLargeError(f"body: expected at most {most} bytes, found {n_bytes}"),
+            )
             return
-        purpose = topic.rsplit("/", 1)[1]
-        if topic != up_topic(device_id, purpose):
-            log.info("%s: a message of %r under another's topic is ignored", self._host, device_id)
-            return
-        if not self._room.acquire(blocking=False):
+        if not self._enter(n_bytes):
             busy = RefusedError("expected fewer messages at once")
             busy.retry_after_s = _RETRY_S
-            self._refuse(device_id, payload[:REQUEST_BYTES], busy)
+            self._refuse(topic, payload[:REQUEST_BYTES], busy)
             return
         try:
-            self._workers.submit(self._work, device_id, purpose, payload).add_done_callback(
-                lambda _: self._room.release()
-            )
+            self._workers.submit(self._work, topic, payload).add_done_callback(lambda _: self._leave(n_bytes))
         except RuntimeError:  # the hub is stopping; the recorder asks again
-            self._room.release()
+            self._leave(n_bytes)
 
-    def _work(self, device_id: str, purpose: str, payload: bytes) -> None:
+    def _enter(self, n_bytes: int) -> bool:
+        """Count a message in where there is room for it."""
+        with self._lock:
+            fits = self._n_bytes + n_bytes <= self._hub.settings.max_bodies_bytes
+            if self._n_messages >= self._hub.settings.max_waiting or not fits:
+                return False
+            self._n_messages, self._n_bytes = self._n_messages + 1, self._n_bytes + n_bytes
+            return True
+
+    def _leave(self, n_bytes: int) -> None:
+        with self._lock:
+            self._n_messages, self._n_bytes = self._n_messages - 1, self._n_bytes - n_bytes
+
+    def _work(self, topic: str, payload: bytes) -> None:
         request, body = payload[:REQUEST_BYTES], payload[REQUEST_BYTES:]
+        purpose = topic.rsplit("/", 1)[1]
         try:
-            if len(body) > self._hub.settings.max_body_bytes:
-                raise TooLargeError(
-                    f"body: expected at most {self._hub.settings.max_body_bytes} bytes, found more"
-                )
+            device_id, _, _ = decode_envelope(body)
+            if topic != up_topic(device_id, purpose):
+                log.info("%s: a message of %r under another's topic is ignored", self._host, device_id)
+                return
             if purpose not in self._take:
                 raise UnknownError(f"purpose: expected one of {sorted(self._take)}, found {purpose!r}")
             content = self._take[purpose](body)
         except FieldcubeError as error:
-            self._refuse(device_id, request, error)
+            self._refuse(topic, request, error)
         except Exception:  # one bad message must not end the others'
-            log.exception("a message of %s failed", device_id)
-            self._refuse(device_id, request, HubError("the hub failed"))
+            log.exception("a message on %s failed", topic)
+            self._refuse(topic, request, HubError("the hub failed"))
         else:
-            self._answer(device_id, request, 200, content)
+            self._answer(topic, request, 200, content)
 
     def _batch(self, body: bytes) -> bytes:
         return encode_receipt(self._hub.ingest.take(body))
@@ -155,11 +168,11 @@ class MqttIntake:
         keep_clip(self._hub.registry, self._hub.settings.clips_folder, body, self._hub.now_ns())
         return cbor2.dumps({"status": "kept"})
 
-    def _refuse(self, device_id: str, request: bytes, error: FieldcubeError) -> None:
+    def _refuse(self, topic: str, request: bytes, error: FieldcubeError) -> None:
         table: dict[str, Any] = {"error": str(error)}
         if isinstance(error, RefusedError) and error.retry_after_s is not None:
             table["retry_after_s"] = error.retry_after_s
-        self._answer(device_id, request, status_of(error), cbor2.dumps(table))
+        self._answer(topic, request, status_of(error), cbor2.dumps(table))
 
-    def _answer(self, device_id: str, request: bytes, status: int, content: bytes) -> None:
-        self._client.publish(down_topic(device_id), encode_answer(self._key, request, status, content), QOS)
+    def _answer(self, topic: str, request: bytes, status: int, content: bytes) -> None:
+        self._client.publish(answer_topic(topic), encode_answer(self._key, request, status, content), QOS)

@@ -4,7 +4,7 @@ import pytest
 
 from edge.errors import WireError
 from hub.enrolment import enrol, new_code
-from hub.refusal import OverQuotaError, UnauthorizedError
+from hub.refusal import OverQuotaError, TooLargeError, UnauthorizedError
 from hub.store_registry import Registry
 from hub.store_registry_devices import MAX_PENDING
 from tests.hub.conftest import NOW_NS
@@ -97,6 +97,13 @@ def test_a_request_must_be_signed_by_the_key_it_brings(registry: Registry) -> No
         with pytest.raises(WireError, match="printable"):
             enrol(registry, Recorder(name).enrolment(), NOW_NS)
     assert registry.devices.all() == []
+
+
+def test_a_request_that_is_too_long_is_refused_unread(registry: Registry) -> None:
+    with pytest.raises(TooLargeError):
+        enrol(registry, Recorder("owl-1").enrolment("x" * 8000), NOW_NS)
+    with pytest.raises(WireError, match="in one another"):
+        enrol(registry, Recorder("owl-1").enrolment(later=[]), NOW_NS)
 
 
 def test_only_so_many_wait_for_approval(registry: Registry) -> None:

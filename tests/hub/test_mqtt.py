@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import shutil
 import signal
 import socket
@@ -203,6 +204,26 @@ def test_noise_at_the_broker_harms_nobody(
     client.disconnect()
     client.loop_stop()
     assert decode_receipt(carrier.send("batch", owl.sent(1, 4)).content).progress["observations"].next == 5
+
+
+@needs_broker
+def test_what_is_too_large_is_refused_before_it_is_read(broker: Broker, intake: MqttIntake) -> None:
+    client, host, port, _ = new_client(broker.url)
+    answers: queue.Queue[bytes] = queue.Queue()
+    client.on_message = lambda _client, _data, message: answers.put(bytes(message.payload))
+    listening = threading.Event()
+    client.on_subscribe = lambda *_: listening.set()
+    client.connect(host, port)
+    client.subscribe(down_topic("owl-1"), 1)
+    client.loop_start()
+    try:
+        assert listening.wait(10)
+        for body, status in ((bytes(50_001), 413), (bytes(50_000), 400)):
+            client.publish(up_topic("owl-1", "batch"), b"r" * 16 + body, 1)
+            assert decode_answer(HUB_KEY.public, answers.get(timeout=10))[:2] == (b"r" * 16, status)
+    finally:
+        client.disconnect()
+        client.loop_stop()
 
 
 def test_no_broker_is_an_error_that_says_so(hub: Hub, owl: Recorder) -> None:
