@@ -23,6 +23,7 @@ from edge.check_board import (
 )
 from edge.check_encoders import check_golden, check_picture_speed, check_speed
 from edge.config import Config, read_config
+from edge.config_installed import with_installed
 from edge.encoder import AudioEncoder, compile_queries, open_audio_encoder, open_image_encoder
 from edge.errors import FieldcubeError, UsageError
 from edge.matcher import Matcher
@@ -179,7 +180,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _configuration(args: argparse.Namespace) -> Config:
     """Return the configuration file, or the defaults, with the flags on top of it."""
-    config = read_config(args.config) if args.config else Config()
+    config = with_installed(read_config(args.config)) if args.config else Config()
     encoder = {"bundle": args.bundle, "runtime": args.runtime, "threads": args.threads}
     monitor = {"hop_s": args.hop, "queries": args.queries, "store": args.store, "clips_dir": args.clips}
     monitor["clips"] = None if args.clips is None else True

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from edge import require
 from edge.errors import ConfigError
@@ -181,6 +181,33 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True)
+class Updates:
+    """Bundles and watchlists that a hub publishes for this recorder.
+
+    folder: of the installed ones, None = nothing is taken and what runs is as the other sections say; hub: URL where they
+    are published, None = hub of [sync]; root: the hub's root.json, None = only queries by radio are taken; watchlist: its
+    name at the hub; restart: command that lets edge-monitor begin anew, None = FOLDER/restart is written for who watches
+    it; trial_s: of what was installed; trial_codes: how many it must make in its trial.
+    """
+
+    folder: Path | None = None
+    hub: str | None = None
+    root: Path | None = None
+    watchlist: str = "default"
+    restart: str | None = None
+    trial_s: float = 3600.0
+    trial_codes: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("hub", "restart"):
+            if getattr(self, name) is not None:
+                require.text(ConfigError, name, getattr(self, name))
+        require.text(ConfigError, "watchlist", self.watchlist)
+        require.number(ConfigError, "trial_s", self.trial_s, 0, 604_800)
+        require.integer(ConfigError, "trial_codes", self.trial_codes, 0, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of a configuration file; each field is a [section] of it, each field of those a key."""
 
@@ -189,16 +216,19 @@ class Config:
     encoder: Encoding = field(default_factory=Encoding)
     monitor: Monitor = field(default_factory=Monitor)
     sync: Sync = field(default_factory=Sync)
+    updates: Updates = field(default_factory=Updates)
 
 
-SECTIONS: Mapping[str, type[Deployment] | type[Audio] | type[Encoding] | type[Monitor] | type[Sync]] = {
+Section: TypeAlias = Deployment | Audio | Encoding | Monitor | Sync | Updates
+SECTIONS: Mapping[str, type[Section]] = {
     "deployment": Deployment,
     "audio": Audio,
     "encoder": Encoding,
     "monitor": Monitor,
     "sync": Sync,
+    "updates": Updates,
 }
-_PATHS = frozenset({"bundle", "queries", "store", "clips_dir", "key", "ca_file"})
+_PATHS = frozenset({"bundle", "queries", "store", "clips_dir", "key", "ca_file", "folder", "root"})
 
 
 def read_config(path: Path) -> Config:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from edge.alarm_rule import MAX_ALARMS_PER_HOUR
+from edge.alarm_pauses import MAX_ALARMS_PER_HOUR
 from edge.alarms import Alarms
 from edge.audio_events import Gap, Skipped
 from edge.bundle import Bundle, Runtime, default_bundle
@@ -89,6 +89,8 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         report = _Supervised(told, store, learnt, alarms)
         stack.callback(report.close)
         _log_to_stderr()
+        if config.updates.folder is not None:  # which may have put others in the place of those of the file
+            _log.info("bundle %s, watchlist %s", bundle.folder, config.monitor.queries)
         for name, fit in fits.items():
             _log.info("%s: probability by %s", shown(name), fit.source)
         report.tell_renewed()

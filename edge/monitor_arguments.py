@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from edge import require
 from edge.config import STDIN, Audio, Config, Deployment, Encoding, Monitor, read_config
+from edge.config_installed import with_installed
 from edge.errors import ConfigError, UsageError
 from edge.store_schema import store_path
 
@@ -90,7 +91,7 @@ def configuration(args: argparse.Namespace) -> Config:
         if getattr(args, name) is not None:
             option = f"--{name.replace('_', '-')}"
             require.text(UsageError, option, getattr(args, name), may_be_empty=name == "microphone")
-    config = read_config(args.config) if args.config else Config()
+    config = with_installed(read_config(args.config)) if args.config else Config()
     audio = config.audio
     if args.microphone is not None:
         audio = replace(audio, input=(), microphone=args.microphone)
@@ -106,6 +107,7 @@ def configuration(args: argparse.Namespace) -> Config:
         audio=_over(audio, sample_rate_hz=args.rate, channels=args.channels),
         encoder=_over(config.encoder, bundle=args.bundle, runtime=args.runtime, threads=args.threads),
         monitor=_over(monitor, queries=args.queries, hop_s=args.hop, store=args.store, clips_dir=args.clips),
+        updates=config.updates,
     )
     _require_all(config)
     return config

@@ -93,10 +93,10 @@ def _run(args: argparse.Namespace) -> None:
             print(f"{args.config}: [sync] hub is none: nothing is sent anywhere", file=sys.stderr)
             return
         raise UsageError("--hub: expected the URL of a hub, found none; give it here or as hub in [sync]")
-    _visit(args, settings, store)
+    _visit(args, settings, store, config.updates.folder)
 
 
-def _visit(args: argparse.Namespace, settings: Sync, store: Path) -> None:
+def _visit(args: argparse.Namespace, settings: Sync, store: Path, updates: Path | None) -> None:
     try:
         from edge import sync_visits  # here, so that what is missing can be told
     except ModuleNotFoundError as error:
@@ -109,7 +109,13 @@ def _visit(args: argparse.Namespace, settings: Sync, store: Path) -> None:
         return
     try:
         totals = sync_visits.run(
-            settings, store, clocks, for_s=args.for_s, follow=args.follow, at_once=args.now
+            settings,
+            store,
+            clocks,
+            for_s=args.for_s,
+            follow=args.follow,
+            at_once=args.now,
+            updates=updates,
         )
     except ModuleNotFoundError as error:
         raise MissingDependencyError(

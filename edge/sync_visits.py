@@ -17,10 +17,11 @@ from edge.batch import STREAMS, Progress
 from edge.clock import Clock, SystemClock
 from edge.config import Sync
 from edge.device_key import DeviceKey
-from edge.errors import ConfigError, StoreError, SyncError
+from edge.errors import BundleError, ConfigError, StoreError, SyncError
 from edge.frames_link import FrameLink
 from edge.observation import iso_utc
 from edge.store_cursor import SyncCursor
+from edge.store_epochs import sections
 from edge.store_runs import StoreRuns
 from edge.sync_backoff import MAX_RETRY_AFTER_S, delay_s
 from edge.sync_carrier import Carrier, RefusedError
@@ -31,6 +32,7 @@ from edge.sync_health import health
 from edge.sync_mqtt import MqttCarrier
 from edge.sync_pace import Pace
 from edge.sync_plan import unsettled
+from edge.update_install import Installed
 
 LOG = logging.getLogger(__name__)
 
@@ -80,10 +82,20 @@ def key_path(settings: Sync, store: Path) -> Path:
     return settings.key or store.with_name("device.key")
 
 
-def run(settings: Sync, store: Path, clocks: Clocks, *, for_s: float, follow: bool, at_once: bool) -> Totals:
+def run(
+    settings: Sync,
+    store: Path,
+    clocks: Clocks,
+    *,
+    for_s: float,
+    follow: bool,
+    at_once: bool,
+    updates: Path | None = None,
+) -> Totals:
     """Visit the hub until all is delivered or, with follow, for ever.
 
-    for_s: how long to try again; at_once: also where an earlier run was told to wait.
+    for_s: how long to try again; at_once: also where an earlier run was told to wait; updates: folder of what was installed
+    from the hub, which is told there.
     Raises SyncError, StoreError: what failed last; ConfigError: what no visit could change.
     """
     totals, pace = Totals(), Pace(settings.batch_bytes)
@@ -94,7 +106,7 @@ def run(settings: Sync, store: Path, clocks: Clocks, *, for_s: float, follow: bo
         cursor = stack.enter_context(SyncCursor.open(store))
         key = DeviceKey.open(key_path(settings, store))
         carrier = stack.enter_context(closing(open_carrier(settings, key, store)))
-        visits = _Visits(settings, store, cursor, carrier, key, clocks, pace, totals)
+        visits = _Visits(settings, store, cursor, carrier, key, clocks, pace, totals, updates)
         if not at_once:
             visits.wait_as_told(deadline_s, follow=follow)
         while True:
@@ -116,6 +128,7 @@ class _Visits:
     clocks: Clocks
     pace: Pace
     totals: Totals
+    updates: Path | None
 
     def visit(self, deadline_s: float | None) -> float | None:
         """Visit once; return how long to wait after a failure, None where it went well.
@@ -131,7 +144,10 @@ class _Visits:
                     self.carrier,
                     self.key,
                     settings,
-                    lambda: health(runs, clocks.system.now(), clocks.now_ns(), settings.link),
+                    lambda: (
+                        health(runs, clocks.system.now(), clocks.now_ns(), settings.link)
+                        | _installed(self.updates)
+                    ),
                     clocks.now_ns,
                     clocks.monotonic,
                     self.pace,
@@ -187,6 +203,17 @@ class _Visits:
             )
 
 
+def _installed(folder: Path | None) -> dict[str, str | int | bool]:
+    """Return which pair runs, {} where none was installed; what is damaged there keeps nothing from being delivered."""
+    if folder is None or not Installed(folder).is_begun:
+        return {}
+    try:
+        return Installed(folder).report()
+    except BundleError as error:
+        LOG.warning("what is installed is not told: %s", error)
+        return {}
+
+
 def fingerprint(key: DeviceKey) -> str:
     """Return what a person compares with what the hub shows before approving: 16 hexadecimal digits."""
     return hashlib.sha256(key.public).hexdigest()[:16]
@@ -201,12 +228,15 @@ def status(settings: Sync, store: Path, clocks: Clocks) -> dict[str, Any]:
     """Return what waits to be delivered, as far as this side knows. Raises StoreError while another edge-sync runs."""
     assert settings.hub is not None
     with StoreRuns.open(store) as runs, SyncCursor.open(store) as cursor:
-        known = cursor.progress(settings.hub, runs.epoch)
         contact = cursor.contact(settings.hub)
-        waiting = {
-            f"{stream}_waiting": sum(n for _, n in unsettled(Progress(*known.get(stream, (0, ()))), made))
-            for stream, made in zip(STREAMS, runs.made(), strict=True)
-        }
+        parts = sections(runs)
+        waiting = dict.fromkeys((f"{stream}_waiting" for stream in STREAMS), 0)
+        for part in parts:
+            known = cursor.progress(settings.hub, part.epoch)
+            for stream, made in zip(STREAMS, part.made(), strict=True):
+                ranges = unsettled(Progress(*known.get(stream, (0, ()))), made)
+                waiting[f"{stream}_waiting"] += sum(n for _, n in ranges)
+        refused = [cursor.refused(settings.hub, part.epoch) for part in parts]
         key = DeviceKey.open(key_path(settings, store))
         return {
             "type": "status",
@@ -216,7 +246,8 @@ def status(settings: Sync, store: Path, clocks: Clocks) -> dict[str, Any]:
             "key": key.public.hex(),
             "enrolled": contact.public == key.public,
             **waiting,
-            "refused": sum(len(numbers) for numbers in cursor.refused(settings.hub, runs.epoch).values()),
+            "epochs": len(parts),
+            "refused": sum(len(numbers) for each in refused for numbers in each.values()),
             "last_contact": iso_utc(contact.last_ns) if contact.last_ns else None,
             "failures": contact.n_failures,
             "bytes_today": cursor.used_bytes(clocks.now_ns() // _DAY_NS, settings.link),

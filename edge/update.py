@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import shlex
@@ -17,9 +16,17 @@ from typing import Any
 
 from edge.bundle import Bundle, default_bundle
 from edge.bundle_pair import Pair
-from edge.errors import BundleError, FieldcubeError, MissingDependencyError, StoreError, UsageError
+from edge.encoder import compile_queries
+from edge.errors import (
+    BundleError,
+    FieldcubeError,
+    MissingDependencyError,
+    StoreError,
+    SyncError,
+    UsageError,
+)
 from edge.store_runs import StoreRuns
-from edge.store_schema import store_path
+from edge.update_arguments import Settings, parse_arguments, settings_of
 from edge.update_check import self_test
 from edge.update_install import Installed, Trial
 from edge.utf8 import print_utf8
@@ -27,11 +34,7 @@ from edge.watchlist import Watchlist, load_watchlist
 
 LOG = logging.getLogger(__name__)
 
-TRIAL_S = 3600.0
-LEAST_CODES = 10
-_EXAMPLE = """example:
-  edge-update --folder /var/lib/fieldcube/updates --adopt watchlist.json
-  edge-update --folder /var/lib/fieldcube/updates --hub https://hub.example.org --root root.json --store /var/lib/fieldcube"""
+RESTART_NAME = "restart"  # what edge-monitor-restart.path watches
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,8 @@ class Rules:
     restart: Callable[[], bool]
     store: Path
     now_ns: Callable[[], int]
-    trial_s: float = TRIAL_S
-    least_codes: int = LEAST_CODES
+    trial_s: float
+    least_codes: int
 
 
 def visit(installed: Installed, client: Any, watchlist: str, rules: Rules) -> str:
@@ -125,15 +128,24 @@ def _made(store: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def restarter(command: str | None) -> Callable[[], bool]:
-    """Return what lets edge-monitor begin anew: a command, or nothing where something else watches the link."""
+def restarter(command: str | None, folder: Path) -> Callable[[], bool]:
+    """Return what lets edge-monitor begin anew: a command or, for who watches it, a write to folder/restart."""
+
+    def tell() -> bool:
+        path = folder / RESTART_NAME
+        try:
+            path.write_text("edge-monitor is to begin anew\n", encoding="utf-8")
+        except OSError as error:
+            LOG.warning("%s: %s", path, error)
+            return False
+        return True
 
     def restart() -> bool:
         if command is None:
-            return True
+            return tell()
         try:
             done = subprocess.run(shlex.split(command), capture_output=True, timeout=120, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             LOG.warning("%s: %s", command, error)
             return False
         return done.returncode == 0
@@ -144,79 +156,133 @@ def restarter(command: str | None) -> Callable[[], bool]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run edge-update; return 0, 1 when it failed, 2 for bad usage."""
     print_utf8(sys.stdout)
-    args = _parse_arguments(argv)
+    args = parse_arguments(argv)
     logging.basicConfig(format="edge-update: %(message)s", level=logging.INFO, stream=sys.stderr)
-    installed = Installed(args.folder)
     try:
-        result = _adopt(installed, args) if args.adopt else _update(installed, args)
+        settings = settings_of(args)
+        if settings is None:  # an installation whose owner wants no updates: nothing to do
+            print(f"{args.config}: [updates] folder is none: nothing is installed", file=sys.stderr)
+            return 0
+        installed = Installed(settings.folder)
+        n_messages = 0
+        if args.adopt:
+            begin(installed, settings)
+            result = "adopted"
+        else:
+            rules = _rules(settings)
+            n_messages = _take_messages(installed, settings, rules)
+            result = _update(installed, settings, rules) or (
+                f"{n_messages} messages are taken" if n_messages else "nothing is new"
+            )
+        _tell(installed, result, n_messages, as_json=args.json)
     except FieldcubeError as error:
         print(f"edge-update: error: {error}", file=sys.stderr)
         return error.exit_code
-    state = installed.state
-    told = {"type": "update", "result": result, "pair": state.active, "on_trial": state.trial is not None}
-    print(json.dumps(told) if args.json else f"{result}; pair {state.active} runs from {installed.current}")
     return 0
 
 
-def _adopt(installed: Installed, args: argparse.Namespace) -> str:
-    bundle = Bundle.load(args.bundle or default_bundle())
-    listed = load_watchlist(args.adopt, bundle.manifest.code_space, bundle.manifest.code_bits)
+def begin(installed: Installed, settings: Settings) -> None:
+    """Take over what the recorder runs already: what the first update, or a list that came by radio, goes back to."""
+    bundle = Bundle.load(settings.encoder.bundle or default_bundle())
+    if settings.queries is None:
+        raise UsageError("queries: expected a watchlist to begin with in [monitor] or as --adopt, found none")
+    listed = load_watchlist(settings.queries, bundle.manifest.code_space, bundle.manifest.code_bits)
     if not isinstance(listed, Watchlist):
-        raise UsageError(
-            f"--adopt: expected a compiled watchlist, found a text: {args.adopt}; run: edge-queries compile"
-        )
+        listed = compile_queries(bundle, listed, settings.encoder.runtime, settings.encoder.threads)
     installed.adopt(bundle, listed)
-    return "adopted"
 
 
-def _update(installed: Installed, args: argparse.Namespace) -> str:
-    if args.hub is None or args.root is None:
-        raise UsageError("--hub, --root: expected the URL of a hub and its root.json, found none")
+def _tell(installed: Installed, result: str, n_messages: int, *, as_json: bool) -> None:
+    state = installed.state if installed.is_begun else None
+    if as_json:
+        told = {
+            "type": "update",
+            "result": result,
+            "pair": None if state is None else state.active,
+            "on_trial": state is not None and state.trial is not None,
+            "messages": n_messages,
+        }
+        print(json.dumps(told))
+    elif state is None:
+        print(result)
+    else:
+        print(f"{result}; pair {state.active} runs from {installed.current}")
+
+
+def _rules(settings: Settings) -> Rules:
+    updates, runtime = settings.updates, settings.encoder.runtime
+    return Rules(
+        lambda pair: self_test(pair, ["--runtime", runtime]),
+        restarter(updates.restart, settings.folder),
+        settings.store,
+        time.time_ns,
+        updates.trial_s,
+        updates.trial_codes,
+    )
+
+
+def _take_messages(installed: Installed, settings: Settings, rules: Rules) -> int:
+    """Take the queries that came by radio; return how many messages were new. Refused ones are told on stderr."""
+    if settings.inbox is None:
+        return 0
+    try:
+        from edge import update_downlink  # here, so that what is missing can be told
+        from edge.frames import from_stream
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    try:
+        content = settings.inbox.read_bytes()
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise SyncError(f"{settings.inbox}: expected what the hub has sent, found {error}") from error
+    messages = update_downlink.downlinks_in(from_stream(content))
+    if not messages:
+        return 0
+    if not installed.is_begun:
+        begin(installed, settings)
+    installed.recover()
+    pair = installed.pair()
+    public = settings.hub_public or (None if pair is None else pair.hub_public)
+    if public is None:
+        raise UsageError("--hub-key: expected the hub's public key, as `edge-hub key` shows it, found none")
+    with StoreRuns.open(settings.store) as runs:
+        device_id = runs.device_id
+    n_taken, refused = update_downlink.take_downlinks(installed, device_id, public, messages)
+    for reason in refused:
+        print(f"edge-update: {settings.inbox}: {reason}", file=sys.stderr)
+    if n_taken and not rules.restart():
+        raise SyncError(
+            "edge-monitor: expected it to begin anew with the new list, found that it did not; restart it"
+        )
+    return n_taken
+
+
+def _update(installed: Installed, settings: Settings, rules: Rules) -> str:
+    """Return what became of the pair on trial, or of the newest one; "" where none is published for this recorder."""
+    updates = settings.updates
+    if updates.hub is None or updates.root is None:
+        return judge(installed, rules) if installed.is_begun else ""
     try:
         from edge.update_client import UpdateClient  # here, so that what is missing can be told
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"edge-update needs {error.name}, which is not installed; run: pip install 'fieldcube[field]'"
-        ) from error
+        raise _missing(error) from error
     try:
-        root = args.root.read_bytes()
+        root = updates.root.read_bytes()
     except OSError as error:
-        raise UsageError(f"--root: expected the hub's root.json, found {error}") from error
-    options = [] if args.runtime is None else ["--runtime", args.runtime]
-    rules = Rules(
-        lambda pair: self_test(pair, options),
-        restarter(args.restart),
-        store_path(args.store),
-        time.time_ns,
-        args.trial,
-        args.codes,
-    )
-    with closing(UpdateClient(args.folder / "tuf", args.hub, root, args.ca_file)) as client:
-        return visit(installed, client, args.watchlist, rules)
+        raise UsageError(f"root: expected the hub's root.json, found {error}") from error
+    with closing(UpdateClient(settings.folder / "tuf", updates.hub, root, settings.ca_file)) as client:
+        if not installed.is_begun:
+            if client.newest(updates.watchlist) is None:
+                return f"no watchlist {updates.watchlist!r} is published"
+            begin(installed, settings)
+        return visit(installed, client, updates.watchlist, rules)
 
 
-def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="edge-update",
-        description="Take the newest bundle and watchlist from the hub, as a pair, and go back where they fail.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _missing(error: ModuleNotFoundError) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"edge-update needs {error.name}, which is not installed; run: pip install 'fieldcube[field]'"
     )
-    add = parser.add_argument
-    add("--folder", type=Path, required=True, help="of pairs; edge-monitor runs from FOLDER/current/ of it")
-    add("--adopt", type=Path, metavar="FILE", help="begin with this compiled watchlist and --bundle")
-    add("--bundle", type=Path, metavar="FOLDER", help="to begin with (default: the starter)")
-    add("--hub", metavar="URL", help="where pairs are published")
-    add("--root", type=Path, metavar="FILE", help="root.json of the hub, brought here once by a safe way")
-    add("--ca-file", type=Path, metavar="FILE", help="who may vouch for the hub (PEM; as the system says)")
-    add("--watchlist", default="default", metavar="NAME", help="of the watchlist at the hub (default)")
-    add("--store", type=store_path, metavar="PATH", help="of the recorder: a pair on trial must add to it")
-    add("--restart", metavar="COMMAND", help="that lets edge-monitor begin anew with the new pair")
-    add("--runtime", choices=("auto", "onnx", "tflite"), help="that the recorder uses (auto)")
-    add("--trial", type=float, default=TRIAL_S, metavar="SECONDS", help="of a new pair (3600)")
-    add("--codes", type=int, default=LEAST_CODES, metavar="N", help="that it must make in its trial (10)")
-    add("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge.config_installed import BUNDLE, WATCHLIST
+
 TIMEOUT_S = 900.0  # a slow board encodes every golden input with every runtime
 _BOARD = frozenset({"clock", "disk"})  # not what a pair could be blamed for
 
@@ -19,8 +21,8 @@ def self_test(
     """Return what is wrong with the pair in a folder, [] = nothing. options: more arguments of edge-check."""
     with tempfile.TemporaryDirectory(prefix="fieldcube-check-") as scratch:
         command = [
-            *(python, "-m", "edge.check", "--json", "--bundle", str(pair / "bundle")),
-            *("--queries", str(pair / "watchlist.json"), "--store", f"{scratch}/check.sqlite", *options),
+            *(python, "-m", "edge.check", "--json", "--bundle", str(pair / BUNDLE)),
+            *("--queries", str(pair / WATCHLIST), "--store", f"{scratch}/check.sqlite", *options),
         ]
         try:
             done = subprocess.run(

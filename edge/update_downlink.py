@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from edge.bundle import Bundle
+from edge.config_installed import BUNDLE, WATCHLIST
 from edge.downlink import apply_downlink, decode_downlink, is_downlink
 from edge.durable import write_file
 from edge.errors import BundleError, StoreError, WireError
 from edge.update_install import Installed
 from edge.watchlist import Watchlist, load_watchlist
+
+LOG = logging.getLogger(__name__)
 
 
 def take_downlinks(
@@ -23,20 +27,20 @@ def take_downlinks(
     which changes nothing. Raises BundleError, StoreError.
     """
     memory = installed.folder / "downlink.json"
-    manifest = Bundle.load(installed.current / "bundle").manifest
+    manifest = Bundle.load(installed.current / BUNDLE).manifest
     last_at_s, n_taken, refused = _last(memory), 0, []
     facts = (hub_public, device_id, manifest.code_space, manifest.code_bits // 8)
-    found = []
-    for each in messages:
-        if is_downlink(each):
-            try:
-                found.append(decode_downlink(*facts, each, last_at_s))
-            except WireError as error:
-                refused.append(str(error))
+    found, n_old = [], 0
+    for each in downlinks_in(messages):
+        try:
+            found.append(decode_downlink(*facts, each, last_at_s=-1))
+        except WireError as error:
+            refused.append(str(error))
     for downlink in sorted(found, key=lambda each: each.at_s):
-        if downlink.at_s <= last_at_s:
+        if downlink.at_s <= last_at_s:  # an inbox may keep everything that ever came
+            n_old += 1
             continue
-        path = installed.current / "watchlist.json"
+        path = installed.current / WATCHLIST
         listed = load_watchlist(path, manifest.code_space, manifest.code_bits)
         if not isinstance(listed, Watchlist):
             raise BundleError(f"{path}: expected a compiled watchlist, found a text")
@@ -48,7 +52,14 @@ def take_downlinks(
             n_taken += 1
         last_at_s = downlink.at_s
         _remember(memory, last_at_s)
+    if n_old:
+        LOG.info("%d messages came before, or after a newer one", n_old)
     return n_taken, refused
+
+
+def downlinks_in(messages: Iterable[bytes]) -> list[bytes]:
+    """Return those of the messages from the air that claim to be downlinks."""
+    return [each for each in messages if is_downlink(each)]
 
 
 def _last(memory: Path) -> int:

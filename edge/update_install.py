@@ -19,6 +19,7 @@ from edge import require
 from edge.bundle import MANIFEST_NAME, Bundle, require_code_space, write_bundle
 from edge.bundle_pair import Pair, PairFile, format_pair, parse_pair
 from edge.bundle_update import files_of, update_bundle
+from edge.config_installed import BUNDLE, WATCHLIST, current_pair
 from edge.durable import sync_folder, write_file
 from edge.errors import BundleError, StoreError, WatchlistError
 from edge.manifest import parse_manifest
@@ -62,8 +63,13 @@ class Installed:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.current = folder / "current"
+        self.current = current_pair(folder)
         self._pairs, self._state_path = folder / "pairs", folder / "state.json"
+
+    @property
+    def is_begun(self) -> bool:
+        """Return whether anything was installed here, or adopted."""
+        return self._state_path.exists()
 
     @property
     def state(self) -> State:
@@ -83,7 +89,7 @@ class Installed:
             )
         except FileNotFoundError as error:
             raise BundleError(
-                f"{self._state_path}: expected an installed pair, found none; run: python -m edge.update --adopt"
+                f"{self._state_path}: expected an installed pair, found none; run: edge-update --adopt"
             ) from error
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise BundleError(
@@ -99,8 +105,8 @@ class Installed:
             for each in bundle.folder.iterdir()
             if each.is_file() and each.name != MANIFEST_NAME and not each.name.startswith(".")
         }
-        write_bundle(filling / "bundle", bundle.manifest, files)
-        write_watchlist(filling / "watchlist.json", watchlist)
+        write_bundle(filling / BUNDLE, bundle.manifest, files)
+        write_watchlist(filling / WATCHLIST, watchlist)
         self._keep(filling, _ADOPTED)
         self._save(State(_ADOPTED))
         self.recover()
@@ -150,7 +156,7 @@ class Installed:
         Only what the running bundle lacks is fetched. A watchlist of another code space than its bundle is refused.
         """
         filling = self._new_folder(pair.number)
-        running, update = self.current / "bundle", filling / "update"
+        running, update = self.current / BUNDLE, filling / "update"
         have = files_of(Bundle.load(running).manifest)
         update.mkdir()
         for name, described in pair.files.items():
@@ -160,13 +166,13 @@ class Installed:
         for name, sha256 in files_of(manifest).items():
             if name not in pair.files or pair.files[name].sha256 != sha256:
                 raise BundleError(f"pair {pair.number}: expected {name} of its manifest, found another file")
-        shutil.copytree(running, filling / "bundle")
-        bundle = update_bundle(filling / "bundle", update)
+        shutil.copytree(running, filling / BUNDLE)
+        bundle = update_bundle(filling / BUNDLE, update)
         require_code_space(pair.code_space, bundle.manifest.code_space, "bundle", f"pair {pair.number}")
-        shutil.copyfile(fetch(pair.compiled), filling / "watchlist.json")
+        shutil.copyfile(fetch(pair.compiled), filling / WATCHLIST)
         try:
             listed = load_watchlist(
-                filling / "watchlist.json", bundle.manifest.code_space, bundle.manifest.code_bits
+                filling / WATCHLIST, bundle.manifest.code_space, bundle.manifest.code_bits
             )
         except WatchlistError as error:
             raise BundleError(f"pair {pair.number}: {error}") from error
@@ -239,10 +245,10 @@ class Installed:
 
     def amend(self, watchlist: Watchlist) -> None:
         """Replace the watchlist of the running pair by another of the same bundle. Raises StoreError on a full disk."""
-        manifest = Bundle.load(self.current / "bundle").manifest
+        manifest = Bundle.load(self.current / BUNDLE).manifest
         require_code_space(manifest.code_space, watchlist.code_space, "watchlist", self.current)
         try:
-            write_watchlist(self.current / "watchlist.json", watchlist)
+            write_watchlist(self.current / WATCHLIST, watchlist)
         except WatchlistError as error:
             raise StoreError(str(error)) from error
 

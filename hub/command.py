@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,13 +20,15 @@ from edge.bundle import Bundle, default_bundle
 from edge.errors import FieldcubeError, HubError, UsageError
 from edge.observation import iso_utc
 from edge.utf8 import print_utf8, shown
-from hub.archive_engines import open_archive
+from hub.archive_engines import file_of, open_archive
+from hub.backup import restore_backup, write_backup
 from hub.enrolment import new_code
 from hub.index_command import add_arguments as add_index_arguments
 from hub.index_command import run_index
 from hub.migration import add_arguments as add_migration_arguments
 from hub.migration import run_migration
 from hub.mqtt import MqttIntake
+from hub.publisher import Publisher
 from hub.serving import Server, opened_hub, read_hub_key
 from hub.settings import DEFAULT_PORT, Settings
 from hub.store_registry import Registry
@@ -86,6 +89,9 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     serve.add_argument(
         "--mqtt", metavar="URL", help="take batches at this broker too: mqtts://user:password@broker:8883"
     )
+    serve.add_argument(
+        "--ask-again", action="store_true", help="let recorders send again what an empty archive lacks"
+    )
     serve.add_argument("--mqtt-ca-file", type=Path, metavar="FILE", help="who may vouch for the broker (PEM)")
     enrol = _command(commands, "enrol", _enrol, "make a single-use code that lets one recorder in")
     enrol.add_argument(
@@ -103,12 +109,19 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add.add_argument("name", help="of the recorder, its device_id")
     add.add_argument("key", help="64 hexadecimal digits, as `edge-sync --status` shows them there")
     _command(commands, "key", _show_key, "show the hub's public key, for recorders with a radio or MQTT")
+    _command(
+        commands, "root", _show_root, "show root.json, with which recorders check what the hub publishes"
+    )
     place = _command(commands, "place", _set_place, "say where a recorder stands")
     place.add_argument("name", help="of the recorder")
     place.add_argument("latitude", type=float, help="degrees, WGS 84; write -- before a negative one")
     place.add_argument("longitude", type=float)
-    backup = _command(commands, "backup", _backup, "copy the registry while the hub runs")
-    backup.add_argument("file", type=Path, help="that must not exist yet")
+    backup = _command(commands, "backup", _backup, "copy what the hub keeps, but for clips, while it runs")
+    backup.add_argument("copy", type=Path, help="folder of the copy, which must not exist yet")
+    restore = _command(commands, "restore", _restore, "put a copy back, while the hub is stopped")
+    restore.add_argument("copy", type=Path, help="folder that `edge-hub backup` wrote")
+    for each in (backup, restore):
+        each.add_argument("--archive", metavar="PLACE", help="as the hub is served with")
     add_index_arguments(
         _command(commands, "index", _index, "encode recordings and pictures that exist already")
     )
@@ -156,7 +169,7 @@ def _serve(args: argparse.Namespace) -> int:
     ):  # uvicorn raises them again when it has stopped; then all is closed
         signal.signal(number, lambda *_: None)
     with ExitStack() as opened:
-        app = opened.enter_context(opened_hub(settings, bundle, archive))
+        app = opened.enter_context(opened_hub(settings, bundle, archive, ask_again=args.ask_again))
         if args.mqtt is not None:
             opened.enter_context(
                 MqttIntake(args.mqtt, app.state.hub, read_hub_key(settings), args.mqtt_ca_file)
@@ -171,6 +184,12 @@ def _serve(args: argparse.Namespace) -> int:
 
 def _show_key(args: argparse.Namespace) -> int:
     print(read_hub_key(Settings(args.folder)).public.hex())
+    return 0
+
+
+def _show_root(args: argparse.Namespace) -> int:
+    publisher = Publisher(Settings(args.folder).updates_folder, lambda: datetime.now(timezone.utc))
+    sys.stdout.write(publisher.root.decode())
     return 0
 
 
@@ -239,11 +258,26 @@ def _set_place(args: argparse.Namespace) -> int:
 
 
 def _backup(args: argparse.Namespace) -> int:
-    if args.file.exists():
-        raise HubError(f"{args.file}: expected no such file yet, found one; give another name")
     with _registry(args) as registry:
-        registry.database.backup(args.file)
+        has_codes = write_backup(Settings(args.folder), registry, _archive_file(args), args.copy)
+    if not has_codes:
+        print(
+            "edge-hub: the codes are not in this copy: copy them by the means of their engine",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _restore(args: argparse.Namespace) -> int:
+    aside = restore_backup(Settings(args.folder), _archive_file(args), args.copy, datetime.now(timezone.utc))
+    if aside is not None:
+        print(f"what was there is in {aside} now")
+    return 0
+
+
+def _archive_file(args: argparse.Namespace) -> Path | None:
+    """Return the file of the archive, None where another engine has the codes."""
+    return file_of(args.archive) if args.archive else Settings(args.folder).archive_path
 
 
 def _index(args: argparse.Namespace) -> int:

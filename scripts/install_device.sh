@@ -111,11 +111,11 @@ for pair in "firmware_configs/$board.toml:config.toml" examples/watchlist.txt:wa
     fi
 done
 
-say "services: edge-monitor, edge-sync"
-[ -n "$root" ] || run systemctl stop edge-sync.timer edge-sync.service edge-monitor.service 2>/dev/null || true # not there yet, the first time
+say "services: edge-monitor, edge-sync, edge-update"
+[ -n "$root" ] || run systemctl stop edge-{sync,update}.{timer,service} edge-monitor-restart.path edge-monitor.service 2>/dev/null || true # not there yet, the first time
 run ln -sfn "$new" "$opt/fieldcube.new"
 run mv -T "$opt/fieldcube.new" "$opt/fieldcube"
-for unit in edge-monitor.service edge-sync.service edge-sync.timer; do
+for unit in edge-monitor.service edge-monitor-restart.{path,service} edge-{sync,update}.{service,timer}; do
     run install -D -m 0644 "firmware_configs/systemd/$unit" "$root/etc/systemd/system/$unit"
 done
 if [ -z "$root" ]; then
@@ -129,7 +129,8 @@ if [ -n "$root" ]; then
 else
     run runuser -u fieldcube -- env -C /var/lib/fieldcube /opt/fieldcube/bin/edge-check --config /etc/fieldcube/config.toml || status=$?
     run systemctl daemon-reload
-    run systemctl enable --now edge-monitor.service edge-sync.timer # which does nothing while [sync] names no hub
+    # the timers do nothing while [sync] names no hub and [updates] no folder
+    run systemctl enable --now edge-monitor.service edge-monitor-restart.path edge-sync.timer edge-update.timer
 fi
 [ $status = 0 ] || fail "installed, but edge-check found what would fail in the field: see above; edit $etc/config.toml
    and run edge-check again. ${old:+The version before is kept: ln -sfn $old $opt/fieldcube}" $status

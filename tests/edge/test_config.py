@@ -17,6 +17,7 @@ from edge.audio import PcmSource
 from edge.config import SECTIONS, Audio, Config, read_config
 from edge.errors import ConfigError
 from edge.observation import MAX_RECORDING_HZ, MIN_RECORDING_HZ
+from edge.update import RESTART_NAME
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,6 +26,7 @@ else:
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware_configs"
 BOARDS = sorted(FIRMWARE.glob("*.toml"))
+UNITS = sorted((FIRMWARE / "systemd").iterdir())
 
 
 def write(folder: Path, text: str) -> Path:
@@ -96,7 +98,7 @@ def test_one_input_needs_no_list_and_a_dash_is_standard_input(tmp_path: Path) ->
         ),
         (
             "hop_s = 5",
-            "hop_s: unknown key; expected one of deployment, audio, encoder, monitor, sync. All keys: "
+            "hop_s: unknown key; expected one of deployment, audio, encoder, monitor, sync, updates. All keys: "
             "firmware_configs/README.md",
         ),
         ("[encoder]\nthreads = 0", "[encoder] threads: expected an integer from 1 to 64, found 0"),
@@ -255,9 +257,9 @@ def test_the_service_starts_again_for_ever_as_its_own_user_with_the_installed_co
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-@pytest.mark.parametrize("name", ["edge-monitor.service", "edge-sync.service", "edge-sync.timer"])
+@pytest.mark.parametrize("name", [path.name for path in UNITS])
 def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
-    for source in (FIRMWARE / "systemd").iterdir():
+    for source in UNITS:
         text = source.read_text(encoding="utf-8")
         (tmp_path / source.name).write_text(
             re.sub(r"/opt/fieldcube/bin/edge-\w+", sys.executable, text), encoding="utf-8"
@@ -267,3 +269,16 @@ def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
     )
     complaints = [line for line in done.stderr.splitlines() if "edge-" in line]
     assert (done.returncode, complaints) == (0, [])
+
+
+def test_every_unit_is_installed_and_what_restarts_the_recorder_watches_what_edge_update_writes() -> None:
+    script = (FIRMWARE.parent / "scripts" / "install_device.sh").read_text(encoding="utf-8")
+    loop = re.search(r"^for unit in (.+); do$", script, re.MULTILINE)
+    assert loop
+    done = subprocess.run(["bash", "-c", f"echo {loop[1]}"], capture_output=True, text=True, check=True)
+    assert sorted(done.stdout.split()) == [path.name for path in UNITS]
+    watched = (FIRMWARE / "systemd" / "edge-monitor-restart.path").read_text(encoding="utf-8")
+    for board in BOARDS:
+        folder = re.search(r'^# folder = "(.+?)"', board.read_text(encoding="utf-8"), re.MULTILINE)
+        assert folder
+        assert f"PathChanged={folder[1]}/{RESTART_NAME}\n" in watched

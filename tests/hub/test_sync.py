@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from edge.bundle import Bundle
 from edge.config import Sync
 from edge.device_key import DeviceKey
 from edge.errors import SyncError
@@ -19,9 +20,12 @@ from edge.store import ObservationStore
 from edge.store_reader import StoreReader
 from edge.sync_delivery import Totals
 from edge.sync_visits import fingerprint, key_path, run, system_clocks
+from edge.update_install import Installed, Trial
 from hub.enrolment import new_code
+from hub.publisher import Publisher
 from hub.serving import opened_hub, running
 from hub.settings import Settings
+from tests.hub.published import TINY, now, watchlist_for
 from tests.simulate.observations import code_of, detection, observation
 
 
@@ -69,6 +73,31 @@ def test_what_was_recorded_is_in_the_archive_and_the_device_is_well(
     device = hub.registry.devices.named("owl-1")
     assert device.health["n_observations"] == 300
     assert device.fingerprint == fingerprint(DeviceKey.open(key_path(Sync(hub=url), path)))
+
+
+def test_the_hub_is_told_what_was_installed(tmp_path: Path, app: FastAPI, url: str) -> None:
+    path, folder = tmp_path / "s.sqlite", tmp_path / "updates"
+    record(path, 10)
+    settings = enrolled(app, url)
+
+    def told() -> set[str]:
+        sync(path, settings, updates=folder)
+        health = app.state.hub.registry.devices.named("owl-1").health
+        return {key for key in health if key.startswith(("watchlist", "pair"))}
+
+    assert told() == set()
+    tiny = Bundle.load(TINY)
+    publisher = Publisher(tmp_path / "published", now)
+    pair = publisher.publish(tiny, watchlist_for(tiny, "owl"), "night", 7)
+    installed = Installed(folder)
+    installed.adopt(tiny, watchlist_for(tiny, "first"))
+    assert told() == set()
+    paths = {each.name.split(".")[0]: each for each in publisher.targets_folder.glob("files/*")}
+    staged = installed.stage(pair, lambda described: paths[described.sha256])
+    installed.switch(staged, pair, Trial(0, 0, 0))
+    assert told() == {"watchlist", "watchlist_version", "pair"}
+    (folder / "state.json").write_text("{", encoding="utf-8")
+    assert told() == set()  # and what was recorded is delivered all the same
 
 
 def test_a_recorder_waits_for_a_person_and_stops_when_revoked(tmp_path: Path, app: FastAPI, url: str) -> None:

@@ -1,0 +1,31 @@
+"""What runs on a recorder: what was installed from the hub, where something was, else what its configuration names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from edge.config import Config
+
+BUNDLE, WATCHLIST = "bundle", "watchlist.json"  # names in the folder of a pair
+
+
+def current_pair(folder: Path) -> Path:
+    """Return the link to the pair that runs, in the folder of updates; it is replaced as one."""
+    return folder / "current"
+
+
+def with_installed(config: Config) -> Config:
+    """Return a configuration whose bundle and queries are the installed pair's, where [updates] has a folder and a pair is in it.
+
+    Both paths begin with the folder that the link names now, so that they are of one pair whatever happens meanwhile.
+    """
+    folder = config.updates.folder
+    if folder is None or not current_pair(folder).is_symlink():
+        return config
+    pair = current_pair(folder).resolve()
+    return replace(
+        config,
+        encoder=replace(config.encoder, bundle=pair / BUNDLE),
+        monitor=replace(config.monitor, queries=pair / WATCHLIST),
+    )
