@@ -96,10 +96,9 @@ class AlarmRule:
         rows = np.zeros(distances.shape[1], bool)
         for number in np.flatnonzero(queries):
             rows[list(self._statistics[number].rows)] = True
-        self.parts.learn(histograms(distances, self._n_bins) * rows[:, None])
+        self.parts.learn(distances, rows)
         self._tables = self._part_tables()
-        found = histograms(self.bits(distances, runs), self._n_bins)
-        self.background.learn(found * queries[:, None])
+        self.background.learn(self.bits(distances, runs), queries)
         self._set_thresholds()
 
     def settle(self) -> None:

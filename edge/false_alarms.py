@@ -18,6 +18,8 @@ MIN_COUNT = 8.0  # windows that a part of the tail must hold to be taken as coun
 TAIL_SPAN = (
     20.0  # the tail model is put through the rarest counted level and the one this many times as frequent
 )
+BULK = (0.02, 0.2)  # levels of the quantiles that a histogram's bulk is judged by ...
+FARTHEST = 6.0  # ... and how many deviates below its mean a background may come
 _MAX_LEVEL = 0.1
 _NORMAL = NormalDist()
 
@@ -61,6 +63,12 @@ class Tail:
         return Threshold(index, min(max(share, 0.0), 1.0))
 
 
+def passing(tail: Tail, threshold: Threshold) -> float:
+    """Return the probability that a window without the sound passes a threshold, over time."""
+    low, high = tail.probability(threshold.distance), tail.probability(threshold.distance + 1)
+    return (1 - threshold.share) * low + threshold.share * high
+
+
 def tail_of(counts: Counts) -> Tail:
     """Return the tail of a histogram [n] of at least one window; a weighted count need not be whole."""
     total = float(counts.sum())
@@ -73,6 +81,19 @@ def tail_of(counts: Counts) -> Tail:
     z0, z1 = _NORMAL.inv_cdf(lowest), _NORMAL.inv_cdf(highest)
     # at least half a bit between the two levels: a histogram of a few values has no slope of its own
     return Tail(cumulative, lowest, x0, z0, (z1 - z0) / max(x1 - x0, 0.5))
+
+
+def trimmed(counts: Counts) -> Counts:
+    """Return a histogram [n] without what lies farther below its bulk than a normal law lets any background come.
+
+    The law goes through two quantiles of the bulk; what a sound that really occurs adds to the tail is cut off, a background alone keeps all.
+    """
+    cumulative = np.cumsum(counts) / float(counts.sum())
+    low, high = (quantile(cumulative, level) for level in BULK)
+    z_low, z_high = (_NORMAL.inv_cdf(level) for level in BULK)
+    deviation = max((high - low) / (z_high - z_low), 1.0)
+    first = math.floor(low - (FARTHEST + z_low) * deviation)
+    return np.where(np.arange(len(counts)) < first, 0.0, counts)
 
 
 def quantile(cumulative: Counts, probability: float) -> float:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from edge.background import (
+    DRIFT_BITS,
     EVENT_BITS,
     EVENT_EXCESS,
     LEAST_PER_DAY,
     MAX_CORRECTION,
     MEMORY_S,
     MIN_WINDOWS,
+    NEIGHBOURS,
     PRIOR_CAUTION,
     PRIOR_MARGIN_BITS,
     Background,
@@ -22,6 +24,7 @@ from edge.false_alarms import Threshold, tail_of
 
 HOP_S = 60.0  # 1440 windows a day, ten a step
 N_BINS = 257
+ALL = np.ones(1, bool)
 
 
 def quiet(n: int, mean: float = 110.0, seed: int = 0, sd: float = 7.0) -> np.ndarray:
@@ -79,15 +82,15 @@ def test_a_query_of_which_nothing_is_known_does_not_alarm() -> None:
 def test_the_site_takes_over_when_enough_of_it_was_heard() -> None:
     background = begin(50.0, histogram(quiet(20_000)))
     before = bits(background)
-    background.learn(histogram(quiet(int(MIN_WINDOWS) - 1, mean=140.0)))
+    background.learn(quiet(int(MIN_WINDOWS) - 1, mean=140.0), ALL)
     assert bits(background) == before
-    background.learn(histogram(quiet(1, mean=140.0)))
+    background.learn(quiet(1, mean=140.0), ALL)
     assert bits(background) > before + 20
 
 
 def test_a_site_that_was_heard_alarms_as_often_as_wanted() -> None:
     background = begin(20.0)
-    background.learn(histogram(quiet(20_000)))
+    background.learn(quiet(20_000), ALL)
     passed = listen(background, quiet(14_400, seed=1))
     assert 100 <= passed.sum() <= 400  # 200 wanted in ten days
 
@@ -114,26 +117,63 @@ def test_a_change_of_weather_is_followed() -> None:
 def test_the_sound_itself_is_not_learnt_as_background() -> None:
     learnt, heard = begin(20.0), begin(20.0)
     for each in (learnt, heard):
-        each.learn(histogram(quiet(20_000)))
+        each.learn(quiet(20_000), ALL)
     (limit,) = learnt.limits(learnt.thresholds())
-    step = quiet(10, seed=2)
+    step = np.maximum(quiet(10, seed=2), limit + 1)
     limits = np.array([limit])
     learnt.observe(step, limits)
     with_events = step.copy()
-    with_events[:5] = limit - EVENT_BITS
+    with_events[2:5] = limit - EVENT_BITS
+    with_events[[1, 5]] = limit - 1  # parts of the sound are in the windows beside it
     heard.observe(with_events, limits)
     assert heard.counts[0, : limit - 3].sum() == learnt.counts[0, : limit - 3].sum()
-    assert learnt.counts.sum() - heard.counts.sum() == pytest.approx(5)
+    assert learnt.counts.sum() - heard.counts.sum() == pytest.approx(3 + 2 * NEIGHBOURS)
+    assert heard.correction[0] == learnt.correction[0]
 
 
 def test_the_sound_itself_does_not_tighten_the_threshold() -> None:
     background = begin(20.0)
-    background.learn(histogram(quiet(20_000)))
+    background.learn(quiet(20_000), ALL)
     (limit,) = background.limits(background.thresholds())
     background.observe(np.full((10, 1), limit - EVENT_BITS), np.array([limit]))
     assert background.correction[0] > 0
     background.observe(np.full((10, 1), limit - EVENT_BITS + 1), np.array([limit]))
     assert background.correction[0] < 0
+
+
+@pytest.mark.parametrize("times_a_day", [40, 400, 1200])
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_sound_that_is_common_at_a_site_does_not_hide_itself(times_a_day: int, stored: bool) -> None:
+    random = np.random.default_rng(3)
+    heard = quiet(5 * 1440, seed=1)
+    for each in range(5):
+        first = 1440 * each + random.choice(1438, times_a_day)
+        heard[first + 1, 0] = random.normal(45, 6, times_a_day)
+        heard[first, 0] = np.minimum(heard[first, 0], random.normal(80, 6, times_a_day))
+    background = begin(2.0, histogram(quiet(20_000)))
+    alone = bits(background) + PRIOR_MARGIN_BITS
+    if stored:
+        background.learn(heard, ALL)
+    else:
+        listen(background, heard)
+    limit = bits(background)
+    assert limit >= alone - DRIFT_BITS - 3
+    assert (heard[(heard < 70)] <= limit).mean() > 0.97
+
+
+def test_without_prior_a_sound_now_and_then_does_not_hide_itself() -> None:
+    heard = quiet(5 * 1440, seed=1)
+    clean, background = begin(2.0), begin(2.0)
+    clean.learn(heard, ALL)
+    heard[::100] = np.random.default_rng(0).normal(45, 6, heard[::100].shape)
+    background.learn(heard, ALL)
+    assert bits(background) == pytest.approx(bits(clean), abs=3)
+
+
+def test_a_line_of_which_no_background_is_known_learns_what_is_near() -> None:
+    background = begin(2.0)
+    background.learn(np.random.default_rng(0).integers(40, 60, (1440, 1)), ALL)
+    assert bits(background) < 40
 
 
 @pytest.mark.parametrize("scale", [1, 5])
@@ -142,7 +182,7 @@ def test_margins_are_in_bits_of_distance(scale: int) -> None:
     background = Background.begin([20.0], prior, HOP_S, [scale])
     cautious = tail_of(prior[0]).threshold(20.0 / PRIOR_CAUTION / 1440)
     assert background.thresholds()[0].distance == cautious.distance - PRIOR_MARGIN_BITS * scale
-    background.learn(prior)
+    background.learn(quiet(20_000), ALL)
     limits = np.array([100])
     background.observe(np.full((10, 1), 100 - EVENT_BITS * scale + 1), limits)
     assert background.events_today[0] == 0
@@ -152,7 +192,7 @@ def test_margins_are_in_bits_of_distance(scale: int) -> None:
 
 def test_what_is_taken_for_the_sound_has_a_bound_a_day() -> None:
     background = begin(1.0)
-    background.learn(histogram(quiet(20_000)))
+    background.learn(quiet(20_000), ALL)
     passed = listen(background, quiet(1440, mean=70.0))  # rain has begun, and stays
     assert passed[:30].all()
     assert passed[200:].sum() <= 10
@@ -164,7 +204,7 @@ def test_too_many_alarms_tighten_a_threshold_and_none_loosen_it_within_bounds() 
     tight, loose = begin(20.0), begin(20.0)
     limit = 100
     for each in (tight, loose):
-        each.learn(histogram(quiet(20_000)))
+        each.learn(quiet(20_000), ALL)
     plain = bits(tight)
     for _ in range(2_000):
         tight.observe(np.full((10, 1), limit), np.array([limit]))
@@ -189,7 +229,7 @@ def test_one_bit_more_alarms_in_its_share_of_the_time() -> None:
 
 def test_a_distance_says_how_often_the_background_is_as_near() -> None:
     background = begin()
-    background.learn(histogram(quiet(20_000)))
+    background.learn(quiet(20_000), ALL)
     for distance in (100, 110):
         expected = np.mean(quiet(20_000) <= distance) * 1440
         assert background.per_day(0, distance) == pytest.approx(expected)
