@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 
 from edge.alarm_rule import Alarm, AlarmQuery, AlarmRule
 from edge.alarm_statistic import Bits, Statistic
+from edge.background import LEAST_PER_DAY
 from edge.bundle import require_code_space
 from edge.codes import distances, to_planes
 from edge.durable import write_file
 from edge.errors import WatchlistError
+from edge.false_alarms import Threshold, passing
 from edge.observation import Observation
 from edge.reference import Reference
 from edge.watchlist import Query, Watchlist
 
 LOG = logging.getLogger(__name__)
 
+N_NEAREST = 200  # background windows that tell how much of what is let through a decoy takes back
 ALARMS_PER_DAY = 2.0  # wanted of a line that says nothing
 STATE_VERSION = 2
 _ARRAYS = ("keys", "counts", "correction", "n_windows", "part_counts", "part_queries")
@@ -96,6 +99,7 @@ class Alarms:
         self._timed = is_active is not None and any(query.active for query in self.queries)
         background = self.distances(reference.background)
         self.rule = AlarmRule(asked, background, reference.runs, hop_s, self._bins)
+        self._open_shares = self._left_by_decoys(background, reference)
 
     def hear(self, observation: Observation, accepts: Accepts | None = None) -> Heard | None:
         """Return what an observation sets off, or None, and learn from it. Raises CodeSpaceError for another code space.
@@ -141,17 +145,35 @@ class Alarms:
             self.rule.learn(self.distances(np.stack(codes)), np.asarray(runs), rows)
         return len(codes)
 
+    def expected_per_day(self, number: int, threshold: Threshold) -> float | None:
+        """Return how many false alarms a day a query gives at a threshold, what decoys take left out; None while nothing is known."""
+        background = self.rule.background
+        tail = background.tail(number)
+        if tail is None:
+            return None
+        expected = passing(tail, threshold) * self._open_shares[number] * background.windows_per_day
+        return float(max(expected, LEAST_PER_DAY))
+
     def state(self) -> bytes:
-        """Return what was learnt, as the bytes of a .npz."""
+        """Return what was learnt, as the bytes of a .npz; names, wanted, threshold and expected are for who only reads it."""
         background, stream = self.rule.background, io.BytesIO()
         combined = [n for n, query in enumerate(self.rule.queries) if query.statistic.combine]
         rows = [row for n in combined for row in self.rule.queries[n].statistic.rows]
+        expected = [self.expected_per_day(n, each) for n, each in enumerate(self.rule.thresholds)]
+        bits = [
+            None if known is None else each.distance + each.share
+            for known, each in zip(expected, self.rule.thresholds, strict=True)
+        ]
         np.savez_compressed(
             stream,
             version=np.asarray(STATE_VERSION),
             code_space=np.asarray(self._code_space),
             hop_s=np.asarray(self._hop_s),
             keys=np.asarray([_key(query) for query in self.queries]),
+            names=np.asarray([query.name for query in self.queries]),
+            wanted=background.wanted_per_day,
+            threshold=np.asarray(bits, np.float64),  # None is NaN
+            expected=np.asarray(expected, np.float64),
             counts=background.counts.astype(np.float32),
             correction=background.correction,
             n_windows=np.asarray(background.n_windows),
@@ -229,6 +251,22 @@ class Alarms:
         self.rule.parts.counts = part_counts
         self.rule.refresh()
         return unknown
+
+    def _left_by_decoys(self, background: Bits, reference: Reference) -> list[float]:
+        """Return which share of the windows that a query lets through no decoy takes, [n_queries]; background: [n_windows, n_rows]."""
+        if self._decoys is None or not len(background):
+            return [1.0] * len(self.queries)
+        planes = to_planes(np.ascontiguousarray(reference.background))
+        decoy = np.full(len(background), self._bins, np.int64)
+        for row in range(self._decoys.shape[1]):
+            code = np.ascontiguousarray(self._decoys[:, row]).view(np.uint8)
+            decoy = np.minimum(decoy, distances(code, planes).astype(np.int64))
+        bits, shares = self.rule.bits(background, reference.runs), []
+        for number, query in enumerate(self.rule.queries):
+            nearest = np.argsort(bits[:, number], kind="stable")[:N_NEAREST]
+            own = background[nearest][:, list(query.statistic.rows)].min(axis=1)
+            shares.append(float((own < decoy[nearest]).mean()))
+        return shares
 
     def _active_at(self, wall_ns: int | None) -> NDArray[np.bool_]:
         """Return which queries ask for a time, [n_queries]; asked once a minute, for the sun costs more than a window may."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import cbor2
 
 from edge import require
+from edge.batch_calibration import SiteCalibrations, decode_calibrations, encode_calibrations
 from edge.batch_cbor import FORMAT_VERSION as FORMAT_VERSION
 from edge.batch_cbor import decode_mapping
 from edge.errors import ObservationError, StoreError, WireError
@@ -173,7 +174,7 @@ class Batch:
     """What is sent at once. next: how many of each stream the device has made, STREAMS' order.
 
     detections, events: with their numbers; dropped: (first_seq, n, reason) of observations that no longer exist;
-    health: what a heartbeat tells, {} = none; its "at_ns" orders it.
+    health: what a heartbeat tells, {} = none; its "at_ns" orders it; calibrations: what was learnt of the site.
     """
 
     device_id: str
@@ -184,6 +185,7 @@ class Batch:
     events: tuple[Event, ...] = ()
     dropped: tuple[tuple[int, int, str], ...] = ()
     health: Mapping[str, Any] | None = None
+    calibrations: SiteCalibrations | None = None
 
     def __post_init__(self) -> None:
         require.text(WireError, "device", self.device_id)
@@ -226,6 +228,7 @@ class Receipt:
 
 def encode_batch(batch: Batch) -> bytes:
     """Return a batch as CBOR."""
+    told = {} if batch.calibrations is None else {"calibrations": encode_calibrations(batch.calibrations)}
     return cbor2.dumps(
         {
             "format_version": FORMAT_VERSION,
@@ -272,6 +275,7 @@ def encode_batch(batch: Batch) -> bytes:
             ],
             "dropped": [list(each) for each in batch.dropped],
             "health": None if batch.health is None else dict(batch.health),
+            **told,
         }
     )
 
@@ -292,6 +296,7 @@ def decode_batch(payload: bytes) -> Batch:
             tuple(_event(each) for each in _numbered(table["events"])),
             tuple((first, n, reason) for first, n, reason in table["dropped"]),
             _health(table["health"]),
+            decode_calibrations(table.get("calibrations")),
         )
     except (TypeError, ValueError, KeyError, IndexError, OverflowError, ObservationError) as error:
         raise WireError(f"batch: expected the records of format {FORMAT_VERSION}, found: {error}") from error

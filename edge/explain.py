@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.alarms import Alarms, sentences_of
-from edge.background import LEAST_PER_DAY, MIN_WINDOWS
+from edge.background import MIN_WINDOWS
 from edge.codes import hamming
 from edge.explain_warnings import FAR_SHARE, Known, Warned, alike, unknown
 from edge.false_alarms import Tail, Threshold
@@ -22,7 +22,6 @@ from edge.watchlist import Query, Watchlist
 REACH_PERCENT, TYPICAL_PERCENT = 5.0, 50.0
 EVERYDAY_PERCENT = 10.0  # of the background: a line as near to these windows asks for the background itself
 LEAST_RECALL = 0.1  # of the loudest level: a line that finds less is one that finds nothing
-N_NEAREST = 200  # background windows that tell how much of what is let through a decoy takes back
 
 Recall = tuple[tuple[float, float], ...]  # (level in dB, share found), the lowest level first
 
@@ -121,23 +120,12 @@ def _measured(
     found = []
     for number, row in enumerate(rows):
         columns = list(rule.queries[number].statistic.rows)
-        is_open = _is_open(quiet[:, columns], reference.background, decoys)
-        nearest = np.argsort(quiet_bits[:, number], kind="stable")[:N_NEAREST]
-        left = float(is_open[nearest].mean()) if len(nearest) else 1.0
         let_through = _let_through(row, heard_bits[:, number])
         let_through *= _is_open(heard[:, columns], reference.sounds, decoys)
         recall = _recall(reference, _sounds_of(row.query, reference, same_bits), let_through)
-        expected = _expected(row, left * rule.background.windows_per_day)
+        expected = None if row.threshold is None else ground.alarms.expected_per_day(number, row.threshold)
         found.append(_explanation(row, expected, recall, _lost(row, recall, own, quiet_bits[:, number])))
     return found
-
-
-def _expected(row: _Row, windows_per_day: float) -> float | None:
-    if row.tail is None or row.threshold is None:
-        return None
-    distance, share = row.threshold.distance, row.threshold.share
-    passing = (1 - share) * row.tail.probability(distance) + share * row.tail.probability(distance + 1)
-    return max(passing * windows_per_day, LEAST_PER_DAY)
 
 
 def _is_open(distances: NDArray[Any], codes: Codes, decoys: Sequence[Query]) -> NDArray[np.bool_]:

@@ -59,7 +59,15 @@ def create_tables(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (create_tables,)
+def add_told(connection: sqlite3.Connection) -> None:
+    """Version 2: on which day a hub was told last what was learnt, counted from 1970, UTC."""
+    connection.execute(
+        "CREATE TABLE told (hub TEXT NOT NULL, link TEXT NOT NULL, day INTEGER NOT NULL, PRIMARY KEY (hub, link))"
+        " WITHOUT ROWID"
+    )
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (create_tables, add_told)
 
 
 def cursor_path(store: Path | str | None) -> Path:
@@ -192,6 +200,19 @@ class SyncCursor:
                 (day, link, n_bytes),
             )
             self._connection.execute("DELETE FROM usage WHERE day < ?", (day - _DAYS_KEPT,))
+
+    def told_day(self, hub: str, link: str) -> int | None:
+        """Return the day, counted from 1970, UTC, on which a hub was told over a link what was learnt; None = never."""
+        with self._mapped():
+            row = self._connection.execute(
+                "SELECT day FROM told WHERE hub = ? AND link = ?", (hub, link)
+            ).fetchone()
+        return None if row is None else int(row[0])
+
+    def keep_told(self, hub: str, link: str, day: int) -> None:
+        """Remember that a hub was told what was learnt."""
+        with self._writing():
+            self._connection.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?)", (hub, link, day))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

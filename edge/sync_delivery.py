@@ -28,12 +28,15 @@ from edge.observation import MAX_INT
 from edge.store_cursor import Stretch, SyncCursor
 from edge.store_runs import StoreRuns
 from edge.sync_budget import Budget, line_bytes
+from edge.sync_calibration import calibrations
 from edge.sync_carrier import Answer, Carrier, RefusedError
 from edge.sync_clips import clip_payload
 from edge.sync_pace import LEAST_BYTES, Pace
 from edge.sync_plan import Limit, Plan, n_records, only_record
 
 LOG = logging.getLogger(__name__)
+
+_DAY_NS = 86_400 * 10**9
 
 
 @dataclass(slots=True)
@@ -95,6 +98,8 @@ class Delivery:
             if answer is not None and n_records(batch) and known == progress:
                 raise SyncError(f"{self._hub}: expected a receipt for what was sent, found one for nothing")
             receipt, progress = answer or receipt, known
+        if receipt is not None:
+            self._tell_calibrations()
         if receipt is not None and self._settings.clips and self._settings.link == "lte":
             self._send_clips(receipt)
 
@@ -234,6 +239,29 @@ class Delivery:
             self._hub, replace(contact, n_failures=0, not_before_ns=0, last_ns=self._now_ns())
         )
         return receipt.progress
+
+    def _tell_calibrations(self) -> None:
+        """Tell the hub what was learnt of the site, once a day; a hub that does not take it is not asked again today."""
+        link, day = self._settings.link, self._now_ns() // _DAY_NS
+        if self._hub.startswith("frames:") or self._cursor.told_day(self._hub, link) == day:
+            return
+        parts = calibrations(self._store.path, link, self._pace.n_bytes, day)
+        for part in parts:
+            store = self._store
+            batch = encode_batch(Batch(store.device_id, store.epoch, store.made(), calibrations=part))
+            left = self._budget.left(self._now_ns())
+            if left is not None and left < line_bytes(len(batch)):
+                self.totals.is_over_budget = True
+                return
+            try:
+                self._post("batch", batch)
+            except RefusedError as error:
+                if error.status not in (400, 413):
+                    raise
+                LOG.warning("%s: does not take what was learnt of the site: %s", self._hub, error)
+                break
+        if parts:
+            self._cursor.keep_told(self._hub, link, day)
 
     def _send_clips(self, receipt: Receipt) -> None:
         for epoch, seq in receipt.clips:

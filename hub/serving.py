@@ -16,6 +16,7 @@ import uvicorn
 from edge.device_key import DeviceKey
 from edge.errors import HubError, SyncError
 from hub import (
+    api_calibration,
     api_clips,
     api_exports,
     api_fleet,
@@ -51,6 +52,7 @@ ROUTERS = tuple(
         api_exports,
         api_fleet,
         api_watchlists,
+        api_calibration,
         api_updates,
         api_radio,
     )
@@ -76,8 +78,12 @@ def opened_hub(
     bundle: Bundle | None = None,
     archive: Archive | None = None,
     now_ns: Callable[[], int] = time.time_ns,
+    *,
+    ask_again: bool = False,
 ) -> Iterator[FastAPI]:
     """Open what a hub is made of and give its application. archive: None = the default engine in the hub's folder.
+
+    ask_again: recorders are asked again for all that an empty archive lacks.
 
     At the end, what has been acknowledged is handed to the archive and everything is closed. Raises HubError.
     """
@@ -89,7 +95,9 @@ def opened_hub(
             registry = opened.enter_context(
                 Registry.open(settings.registry_path, settings.quota_bytes_per_day)
             )
-            ingest = opened.enter_context(Ingest(registry, held, now_ns, settings.max_waiting))
+            ingest = opened.enter_context(
+                Ingest(registry, held, now_ns, settings.max_waiting, ask_again=ask_again)
+            )
             if bundle is not None:
                 publisher = Publisher(settings.updates_folder, lambda: datetime.now(timezone.utc))
                 opened.enter_context(Publishing(registry, publisher, bundle, time.monotonic))

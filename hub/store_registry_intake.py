@@ -14,6 +14,7 @@ from edge.errors import WireError
 from edge.store_blocks import Columns
 from hub.archive import ArchiveBlock
 from hub.refusal import OverQuotaError
+from hub.store_registry_calibrations import keep_calibrations
 from hub.store_registry_database import Database
 from hub.store_registry_ranges import next_number, progress, settle
 from hub.store_registry_records import keep_detections, keep_events, note_conflicts
@@ -142,6 +143,8 @@ class Intake:
             done[stream] = progress(connection, device, batch.epoch, stream)
         n_conflicts = sum(n for ranges in differing.values() for _, n in ranges)
         _note_visit(connection, device, batch, now_ns)
+        if batch.calibrations is not None:
+            keep_calibrations(connection, device, batch.calibrations, now_ns)
         wanted = connection.execute(
             "SELECT epoch, seq FROM clip WHERE device = ? AND received_ns IS NULL ORDER BY wanted_ns LIMIT ?",
             (device, MAX_CLIPS_ASKED),

@@ -79,7 +79,17 @@ def create_tables(connection: sqlite3.Connection) -> None:
     connection.executemany("INSERT INTO fact (key, value) VALUES (?, ?)", facts)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (create_tables,)
+def add_calibrations(connection: sqlite3.Connection) -> None:
+    """Version 2: what recorders have learnt of queries at their sites. quarters: edge.batch_calibration.pack_quarters."""
+    connection.execute(
+        "CREATE TABLE calibration (device INTEGER NOT NULL, query TEXT NOT NULL, at_ns INTEGER NOT NULL,"
+        " received_ns INTEGER NOT NULL, digest BLOB NOT NULL, threshold_bits REAL, wanted_per_day REAL NOT NULL,"
+        " expected_per_day REAL, hop_s REAL NOT NULL, first INTEGER NOT NULL, quarters BLOB NOT NULL,"
+        " PRIMARY KEY (device, query)) WITHOUT ROWID"
+    )
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (create_tables, add_calibrations)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -86,7 +86,7 @@ PACKAGES: dict[str, dict[str, set[str] | None]] = {
     },
     "hub": {
         "edge": CONTRACTS | {
-            "alarms", "audio", "audio_events", "background", "batch", "batch_cbor", "batch_mqtt", "bundle_pair", "bundle_update", "calibration", "device_key", "downlink", "encoder", "encoder_runtimes", "encoder_tokens", "explain",
+            "alarms", "audio", "audio_events", "background", "batch", "batch_calibration", "batch_cbor", "batch_mqtt", "bundle_pair", "bundle_update", "calibration", "device_key", "downlink", "encoder", "encoder_runtimes", "encoder_tokens", "explain",
             "explain_warnings", "false_alarms", "file_search", "frames", "frames_context", "frames_key", "frames_receipt", "images", "picture_files", "precision", "query_grammar", "recording_time", "resampling", "search",
             "store_blocks", "store_schema", "verdict", "windows",
         },
