@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from edge.batch import Run
+from edge.batch import Range, Run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +89,9 @@ class Archive(Protocol):
 
     def blocks(self, first_uid: int = 0) -> Iterator[ArchiveBlock]:
         """Walk through everything in the order of uid, for migration and export; blocks may be cut otherwise than they came."""
+
+    def ranges(self) -> Sequence[Range]:
+        """Return the uids that are there as (first, n) in order, those side by side as one."""
 
     def codes_of(self, uids: Sequence[int]) -> Mapping[int, bytes]:
         """Return the codes of those observations that are there, by uid: to search by one of them, or to rank anew."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge.batch import Run
+from edge.batch import Range, Run
 from edge.errors import ArchiveError
 from edge.store_blocks import Columns, pack_columns, planes_of
 from hub.archive import ArchiveBlock
@@ -46,6 +46,18 @@ def after(block: ArchiveBlock, first_uid: int) -> ArchiveBlock:
     if start <= 0:
         return block
     return ArchiveBlock(first_uid, block.device, block.epoch, block.run.part(start, block.n))
+
+
+def joined(ranges: Iterable[Range]) -> list[Range]:
+    """Return ranges (first, n) in order, those side by side or one over the other as one."""
+    found: list[Range] = []
+    for first, n in sorted(ranges):
+        if found and first <= found[-1][0] + found[-1][1]:
+            start, before = found[-1]
+            found[-1] = (start, max(before, first + n - start))
+        else:
+            found.append((first, n))
+    return found
 
 
 def _only_used(ids: NDArray[np.int64], names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.batch import MAX_RUN, Run
+from edge.batch import MAX_RUN, Range, Run
 from edge.errors import ArchiveError, MissingDependencyError, StoreError, WireError
 from edge.store_blocks import UNKNOWN_WALL_NS, Columns, pack_columns, planes_of
 from hub.archive import ArchiveBlock, ArchiveHit, Filter
-from hub.archive_blocks import require_codes
+from hub.archive_blocks import joined, require_codes
 from hub.archive_clickhouse_schema import COLUMNS, N_PLANES, TABLE, WORDS, statements
 from hub.archive_scan import words_of
 from hub.archive_segments import has_period, period_of
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DEFAULT_DATABASE = "fieldcube"
 INSERT_ROWS = 131_072  # of one insert, which becomes one part: all of it is kept, or nothing
+_BUCKET = 65_536  # uids that are counted together
+_BUCKET = 65_536  # uids that are counted together
 _WALK_ROWS = 65_536  # read at once by blocks()
 _UIDS_AT_ONCE = 10_000  # in one condition
 _NAMES = [name for name, _, _ in COLUMNS]
@@ -154,6 +156,20 @@ class ClickHouseArchive:
             held = dict(zip(_NAMES, columns, strict=True))
             yield from _blocks(held)
             next_uid = int(held["uid"][-1]) + 1
+
+    def ranges(self) -> Sequence[Range]:
+        """Return the uids that are there as (first, n); one row for each bucket of uids that has no gap."""
+        sql = f"SELECT min(uid), max(uid), count() FROM {self._table} GROUP BY intDiv(uid, {_BUCKET}) ORDER BY min(uid)"
+        found: list[Range] = []
+        with _mapped(self.place):
+            for first, last, n in self._rows(sql):
+                if last - first + 1 == n:
+                    found.append((int(first), int(n)))
+                    continue
+                where = f"uid BETWEEN {int(first)} AND {int(last)}"
+                rows = self._rows(f"SELECT DISTINCT uid FROM {self._table} WHERE {where} ORDER BY uid")
+                found += joined((int(uid), 1) for (uid,) in rows)
+        return joined(found)
 
     def codes_of(self, uids: Sequence[int]) -> Mapping[int, bytes]:
         """Return the codes of observations that are there."""

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 from edge.errors import UsageError
 from hub.archive import Archive
 from hub.archive_sqlite import DEFAULT_CACHE_BYTES, SqliteArchive
+
+_CLICKHOUSE = ("chdb:", "clickhouse://", "clickhouses://")
+
+
+def file_of(place: str) -> Path | None:
+    """Return the file of an archive of the engine sqlite, None for a place of another engine."""
+    url = place.partition("?")[0]
+    return None if url.startswith(_CLICKHOUSE) else Path(url.removeprefix("sqlite:"))
 
 
 def open_archive(place: str) -> Archive:
@@ -18,7 +27,7 @@ def open_archive(place: str) -> Archive:
     """
     url, _, tail = place.partition("?")
     options = dict(parse_qsl(tail, keep_blank_values=True))
-    if url.startswith(("chdb:", "clickhouse://", "clickhouses://")):
+    if url.startswith(_CLICKHOUSE):
         from hub.archive_clickhouse import DEFAULT_DATABASE, ClickHouseArchive  # brings clickhouse-connect
 
         database = options.pop("database", DEFAULT_DATABASE)

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge.batch import Range
 from edge.codes import from_planes
 from edge.store_blocks import UNKNOWN_WALL_NS
 from hub.archive import ArchiveBlock, ArchiveHit, Filter
-from hub.archive_blocks import require_codes
+from hub.archive_blocks import joined, require_codes
 from hub.archive_scan import SCAN_ROWS, Nearest, Place, Scan, words_of
 from hub.archive_segments import (
     BLOCK,
     DEVICE,
     EPOCH,
     FIRST_SEQ,
+    FIRST_UID,
     OFFSET,
     START,
     N,
@@ -135,6 +137,26 @@ class SqliteArchive:
     def blocks(self, first_uid: int = 0) -> Iterator[ArchiveBlock]:
         """Walk through everything in the order of uid."""
         return self._file.blocks(first_uid)
+
+    def ranges(self) -> Sequence[Range]:
+        """Return the uids that are there as (first, n)."""
+        with self._lock, mapped(self.path):
+            self._catch_up({})
+            tables = [each.view().table for segments in self._groups.values() for each in segments]
+        found = [
+            pair
+            for table in tables
+            for pair in zip(table[FIRST_UID].tolist(), table[N].tolist(), strict=True)
+        ]
+        return joined(found)
+
+    def remove(self, ranges: Sequence[Range]) -> None:
+        """Remove the blocks in ranges of uids, all or, where one reaches out of them, none. No other process may have it open."""
+        with mapped(self.path), self._writing, self._lock:
+            self._file.remove(ranges)
+            self._groups.clear()
+            self._n_cached_bytes, self._last_block, self._seen = 0, 0, None
+            self._catch_up({})
 
     def codes_of(self, uids: Sequence[int]) -> Mapping[int, bytes]:
         """Return the codes of observations that are there."""

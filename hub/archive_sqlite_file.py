@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.batch import MAX_RUN, Run
+from edge.batch import MAX_RUN, Range, Run
 from edge.errors import ArchiveError, StoreError, WireError
 from edge.store_blocks import UNKNOWN_WALL_NS, Columns, planes_of, unpack_columns
 from edge.store_schema import transaction
@@ -132,6 +132,25 @@ class ArchiveFile:
                     first = CHUNKS * done.lastrowid
                     rows = ((first + i, *facts) for i, facts in enumerate(each.facts))
                     self._writer.executemany(_INSERT_FACTS, rows)
+
+    def remove(self, ranges: Sequence[Range]) -> None:
+        """Remove the blocks in ranges of uids, all or, where one reaches out of them, none. The caller lets one thread in."""
+        with transaction(self._writer):
+            for first, n in ranges:
+                blocks = self._writer.execute(
+                    "SELECT id, n FROM block WHERE first_uid >= ? AND first_uid + n <= ? AND first_uid < ?",
+                    (first, first + n, first + n),
+                ).fetchall()
+                if sum(count for _, count in blocks) != n:
+                    raise ArchiveError(
+                        f"{self.path}: expected whole blocks from uid {first}, found one that reaches out of {n}"
+                    )
+                for block, _ in blocks:
+                    self._writer.execute("DELETE FROM block WHERE id = ?", (block,))
+                    chunks = (block * CHUNKS, block * CHUNKS + CHUNKS - 1)
+                    self._writer.execute("DELETE FROM facts WHERE id BETWEEN ? AND ?", chunks)
+        with self._lock:
+            self._facts.clear()
 
     def state(self) -> int:
         """Return a number that is another one after any process has added something."""

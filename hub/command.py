@@ -21,7 +21,6 @@ from edge.errors import FieldcubeError, HubError, UsageError
 from edge.observation import iso_utc
 from edge.utf8 import print_utf8, shown
 from hub.archive_engines import file_of, open_archive
-from hub.backup import restore_backup, write_backup
 from hub.enrolment import new_code
 from hub.index_command import add_arguments as add_index_arguments
 from hub.index_command import run_index
@@ -31,6 +30,7 @@ from hub.mqtt import MqttIntake
 from hub.publisher import Publisher
 from hub.serving import Server, opened_hub, read_hub_key
 from hub.settings import DEFAULT_PORT, Settings
+from hub.store_backup import restore_backup, write_backup
 from hub.store_registry import Registry
 from hub.store_registry_devices import Device
 

@@ -19,6 +19,7 @@ from edge.device_key import is_signed
 from edge.errors import ArchiveError, FieldcubeError, HubError, WireError
 from hub.archive import Archive, ArchiveBlock
 from hub.digests import run_digests
+from hub.reconciliation import reconcile
 from hub.refusal import BusyError, NoRoomError, UnauthorizedError
 from hub.store_registry import Registry
 from hub.store_registry_devices import Device
@@ -51,8 +52,8 @@ class Ingest:
     """Takes batches from any number of threads. Use it as a context manager or call close().
 
     now_ns: the clock, UTC. max_waiting: batches that may wait for the disk; retry_s: until an archive that failed is tried
-    again. Raises HubError where another process takes in
-    batches of this registry, and where the archive is newer than the registry.
+    again; ask_again: what an empty archive has lost, too. Registry and archive are reconciled first. Raises HubError where another
+    process takes in batches of this registry, and where a person must decide about registry and archive.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class Ingest:
         now_ns: Callable[[], int],
         max_waiting: int = 256,
         retry_s: float = 5.0,
+        *,
+        ask_again: bool = False,
     ) -> None:
         self._registry, self._archive, self._now_ns = registry, archive, now_ns
         self._retry_s = retry_s
         self._lock = registry.database.lock_ingest()
         try:
-            _require_same_age(registry, archive)
+            reconcile(registry, archive, now_ns(), ask_again=ask_again)
         except BaseException:
             os.close(self._lock)
             raise
@@ -230,14 +233,3 @@ class Ingest:
                 return block
             break
         raise ArchiveError(f"archive: expected observation {uid}, which was handed to it, found none")
-
-
-def _require_same_age(registry: Registry, archive: Archive) -> None:
-    """Refuse a registry that was restored beside a newer archive: it would give uids a second time, and codes would be lost."""
-    next_uid = registry.intake.next_uid()
-    newer = next(archive.blocks(next_uid), None)
-    if newer is not None:
-        raise HubError(
-            f"{registry.database.path}: expected a registry that knows all of its archive, found uid {newer.first_uid} there and "
-            f"{next_uid} next here; restore both from the same moment"
-        )

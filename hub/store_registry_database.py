@@ -72,17 +72,7 @@ class Database:
 
     def lock_ingest(self) -> int:
         """Return a descriptor that keeps other processes from taking in batches here until it is closed. Raises HubError."""
-        path = self.path.with_name(self.path.name + "-ingest")
-        with self._mapped():
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            raise HubError(
-                f"{path}: expected no other hub on this folder, found one that runs; stop it"
-            ) from error
-        return descriptor
+        return lock_ingest(self.path)
 
     def limit_pages(self, n: int) -> None:
         """Let the file have no more than n pages, as a full disk would."""
@@ -153,3 +143,20 @@ class Database:
             raise HubError(
                 f"{self.path}: expected a registry that can be read and written, found {error}"
             ) from error
+
+
+def lock_ingest(path: Path) -> int:
+    """Return a descriptor that keeps other processes from taking in batches of the registry at path. Raises HubError."""
+    lock = path.with_name(path.name + "-ingest")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise HubError(f"{lock}: expected a place for a lock, found {error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise HubError(
+            f"{lock}: expected no other hub on this folder, found one that runs; stop it"
+        ) from error
+    return descriptor

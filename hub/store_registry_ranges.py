@@ -34,6 +34,23 @@ def settle(
     return new
 
 
+def unsettle(
+    connection: sqlite3.Connection, device: int, epoch: int, stream: Stream, first: int, n: int
+) -> None:
+    """Take n numbers from first out again: they have not come."""
+    key, end = (device, epoch, STREAMS.index(stream)), first + n
+    rows = connection.execute(
+        "SELECT first, n FROM settled WHERE device = ? AND epoch = ? AND stream = ? AND first < ? AND first + n > ?",
+        (*key, end, first),
+    ).fetchall()
+    for start, count in rows:
+        connection.execute(
+            "DELETE FROM settled WHERE device = ? AND epoch = ? AND stream = ? AND first = ?", (*key, start)
+        )
+        left = gaps([(first, n)], start, start + count)
+        connection.executemany("INSERT INTO settled VALUES (?, ?, ?, ?, ?)", [(*key, *each) for each in left])
+
+
 def next_number(connection: sqlite3.Connection, device: int, epoch: int, stream: Stream) -> int:
     """Return one more than the highest number that is settled, 0 for none."""
     row = connection.execute(

@@ -46,12 +46,12 @@ def keep_run(
             "INSERT INTO outbox VALUES (?, ?, ?, ?)", (block.first_uid, device, epoch, pack_run(block.run))
         )
         if sum(count for _, count in settle(connection, device, epoch, "observations", first, n)) < n:
-            _find_again(connection, device, epoch, first, n)
+            find_again(connection, device, epoch, first, n)
         blocks.append(block)
     return blocks, differing
 
 
-def _find_again(connection: sqlite3.Connection, device: int, epoch: int, first: int, n: int) -> None:
+def find_again(connection: sqlite3.Connection, device: int, epoch: int, first: int, n: int) -> None:
     """Take observations that came after all out of the ranges that were told as dropped."""
     key, end = (device, epoch), first + n
     rows = connection.execute(

@@ -288,6 +288,13 @@ def test_gives_back_all_it_was_given_in_the_order_of_uid(
     assert observations == list(fleet[0].run.observations("dev", 1))[: len(observations)]
 
 
+def test_tells_which_uids_are_there(archive: Archive) -> None:
+    assert list(archive.ranges()) == []
+    for first, n in ((1, 10), (70_000, 5), (11, 4), (500, 600)):
+        archive.add([block_of(first, 1, first, np.zeros((n, 32), np.uint8), np.zeros(n, np.int64))])
+    assert list(archive.ranges()) == [(1, 14), (500, 600), (70_000, 5)]
+
+
 def test_tells_the_codes_of_what_is_there(filled: Archive, fleet: list[ArchiveBlock]) -> None:
     run = fleet[1].run
     codes = from_planes(planes_of(run.codes, run.n))

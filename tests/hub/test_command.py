@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import cbor2
 import httpx
 import pytest
 
+from hub.archive_sqlite import SqliteArchive
 from hub.command import main
 from tests.simulate.recorder import Recorder
 
@@ -64,8 +66,6 @@ def test_a_hub_from_nothing_to_a_delivery(tmp_path: Path, capsys: pytest.Capture
     assert main(["revoke", "owl-1", "--folder", str(folder)]) == 0
     assert main(["devices", "--folder", str(folder)]) == 0
     assert "revoked" in lines(capsys)[0]
-    assert main(["backup", str(tmp_path / "copy.sqlite"), "--folder", str(folder)]) == 0
-    assert (tmp_path / "copy.sqlite").stat().st_size > 0
 
 
 def test_two_hubs_on_one_folder_are_refused(tmp_path: Path) -> None:
@@ -108,3 +108,56 @@ def test_a_folder_that_is_no_hub_stays_as_it_is(tmp_path: Path, capsys: pytest.C
     assert "give --folder" in capsys.readouterr().err
     assert not (tmp_path / "typo").exists()
     assert main(["approve", "owl-9", "--folder", str(tmp_path)]) == 1
+
+
+def test_a_copy_made_while_the_hub_runs_is_put_back_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, copy, recorder = tmp_path / "hub", tmp_path / "copy", Recorder("owl-1")
+    restore = ["restore", str(copy), "--folder", str(folder)]
+    with serving(folder) as (_, url), httpx.Client(base_url=url, trust_env=False) as client:
+        assert main(["enrol", "--folder", str(folder)]) == 0
+        (code,) = lines(capsys)
+        client.post("/v1/enrolment", content=recorder.enrolment(code))
+        assert client.post("/v1/batches", content=recorder.sent(0, 10)).status_code == 200
+        published = client.get("/v1/updates/metadata/timestamp.json").content
+        assert main(["backup", str(copy), "--folder", str(folder)]) == 0
+        assert main(["backup", str(copy), "--folder", str(folder)]) == 1  # never over another copy
+        assert main(restore) == 1
+        assert "expected no other hub on this folder" in capsys.readouterr().err
+        assert client.post("/v1/batches", content=recorder.sent(10, 10)).status_code == 200
+    assert copy.stat().st_mode & 0o077 == 0
+    token = (folder / "token").read_text()
+    (folder / "token").unlink()
+    shutil.rmtree(folder / "updates")
+    (folder / "hub.sqlite-wal").write_bytes(b"of another state")
+    assert main(restore) == 0
+    (told,) = lines(capsys)
+    (aside,) = folder.glob("before-restore-*")
+    assert str(aside) in told
+    assert {"hub.sqlite", "hub.sqlite-wal", "archive.sqlite"} <= {path.name for path in aside.iterdir()}
+    assert (folder / "token").read_text() == token
+    assert (folder / "token").stat().st_mode & 0o077 == 0
+    assert not (folder / "hub.sqlite-wal").exists()
+    with serving(folder) as (_, url), httpx.Client(base_url=url, trust_env=False) as client:
+        answer = cbor2.loads(client.post("/v1/batches", content=recorder.sent(0, 10)).content)
+        assert client.get("/v1/updates/metadata/timestamp.json").content == published
+        assert answer["progress"]["observations"][0] == 10
+        assert client.post("/v1/batches", content=recorder.sent(10, 10)).status_code == 200
+    archive = SqliteArchive.open(folder / "archive.sqlite")
+    assert sum(archive.counts().values()) == 20
+    archive.close()
+
+
+def test_a_copy_that_was_broken_off_is_not_put_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, copy = tmp_path / "hub", tmp_path / "copy"
+    assert main(["enrol", "--folder", str(folder)]) == 0
+    assert main(["backup", str(copy), "--folder", str(folder)]) == 0
+    assert "codes are not in this copy" in capsys.readouterr().err  # no server has made an archive yet
+    (copy / "backup.json").unlink()
+    before = (folder / "hub.sqlite").read_bytes()
+    assert main(["restore", str(copy), "--folder", str(folder)]) == 1
+    assert "edge-hub backup" in capsys.readouterr().err
+    assert (folder / "hub.sqlite").read_bytes() == before

@@ -119,20 +119,6 @@ def test_the_quota_counts_over_restarts(tmp_path: Path, archive: SqliteArchive, 
     take(NOW_NS + 86_400 * 10**9)
 
 
-def test_a_registry_that_is_older_than_its_archive_is_refused(
-    tmp_path: Path, registry: Registry, archive: SqliteArchive, owl: Recorder
-) -> None:
-    registry.database.backup(tmp_path / "old.sqlite")
-    with Ingest(registry, archive, lambda: NOW_NS) as ingest:
-        ingest.take(owl.sent(0, 10))
-    with Registry.open(tmp_path / "old.sqlite") as old:
-        for _ in range(2):  # the first refusal leaves nothing locked
-            with pytest.raises(HubError, match="same moment"):
-                Ingest(old, archive, lambda: NOW_NS)
-    with Ingest(registry, archive, lambda: NOW_NS) as ingest:
-        assert ingest.take(owl.sent(10, 10)).progress["observations"] == Progress(20)
-
-
 class Failing(SqliteArchive):
     """An archive that takes nothing for a while."""
 
