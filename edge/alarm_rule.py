@@ -7,13 +7,13 @@ is rarest in the background counts: one sound, one alarm. A query at its limit a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.alarm_pauses import Pauses
 from edge.alarm_statistic import (
     Bits,
     Confirmation,
@@ -24,9 +24,6 @@ from edge.alarm_statistic import (
     p_table,
 )
 from edge.background import Background
-
-MAX_ALARMS_PER_HOUR = 120  # of one query; what is more is counted, told, and stays searchable
-NOTICE_S = 3600.0  # a query that goes on at its limit is told of again after this time
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +70,7 @@ class AlarmRule:
         self.background = Background.begin(wanted, histograms(bits, n_bins), hop_s, scale)
         self._memory = Confirmation(self._statistics, n_bins)
         self._hop_s = hop_s
-        self._now_s = 0.0
-        self._quiet_until = np.full(len(queries), -np.inf)
-        self._hour = np.zeros(len(queries))
-        self.n_limited = np.zeros(len(queries), np.int64)  # alarms that the limit an hour held back
-        self._notice_due_s = np.zeros(len(queries))
-        self._notices: list[int] = []
+        self.pauses = Pauses([query.cooldown_s for query in queries])
         self._step_bits: list[Bits] = []
         self._step_rows: list[Bits] = []
         self._set_thresholds()
@@ -121,27 +113,23 @@ class AlarmRule:
         decoy: int,
         is_active: NDArray[np.bool_],
         accepts: Callable[[int], bool] | None = None,
+        passed_s: float | None = None,
     ) -> Alarm | None:
         """Return the alarm of a window, or None, and learn from it.
 
         distances: [n_rows]; decoy: of the nearest decoy line, n_bins or more without one; is_active: [n_queries]; accepts: what
-        else is asked of a query that would alarm, by its number. A query that any of them rejects has not alarmed.
+        else is asked of a query that would alarm, by its number; passed_s: since the window before, None = a hop. A query that any
+        of them rejects has not alarmed.
         """
+        self.pauses.pass_time(self._hop_s if passed_s is None else passed_s, self._hop_s)
         own = combined(distances[None], self._statistics, self._tables)[0] if self._combines else distances
         bits = self._memory.confirmed(own)
         alarm = self._alarm(bits, distances, decoy, is_active, accepts)
         self._step_bits.append(bits)
         self._step_rows.append(distances)
-        self._now_s += self._hop_s
-        self._hour *= math.exp(-self._hop_s / 3600)
         if len(self._step_bits) >= self.background.step_windows:
             self._learn_step()
         return alarm
-
-    def take_notices(self) -> list[int]:
-        """Return the queries that came to their limit an hour since this was asked last, each at most once in NOTICE_S."""
-        notices, self._notices = self._notices, []
-        return notices
 
     @property
     def limits(self) -> NDArray[np.int64]:
@@ -158,29 +146,22 @@ class AlarmRule:
     ) -> Alarm | None:
         found: Alarm | None = None
         limited: Alarm | None = None
-        for row in np.flatnonzero((bits <= self._limits) & is_active & (self._now_s >= self._quiet_until)):
+        for row in np.flatnonzero((bits <= self._limits) & is_active & ~self.pauses.is_quiet):
             query = self.queries[row]
             if min(int(distances[r]) for r in query.statistic.rows) >= decoy:
                 continue
             if accepts is not None and not accepts(int(row)):
                 continue
             alarm = Alarm(int(row), int(bits[row]), self.background.per_day(int(row), int(bits[row])))
-            if self._hour[row] >= MAX_ALARMS_PER_HOUR:
+            if self.pauses.is_limited(int(row)):
                 limited = _rarest(limited, alarm)
             else:
                 found = _rarest(found, alarm)
         if found is not None:
-            self._hour[found.row] += 1
-            self._quiet_until[found.row] = self._now_s + self.queries[found.row].cooldown_s
+            self.pauses.alarmed(found.row)
         elif limited is not None:
-            self._hold_back(limited.row)
+            self.pauses.held_back(limited.row)
         return found
-
-    def _hold_back(self, row: int) -> None:
-        self.n_limited[row] += 1
-        if self._now_s >= self._notice_due_s[row]:
-            self._notice_due_s[row] = self._now_s + NOTICE_S
-            self._notices.append(row)
 
     def _learn_step(self) -> None:
         self.background.observe(np.stack(self._step_bits), self._limits)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.alarm_course import Course
 from edge.alarm_rule import Alarm, AlarmQuery, AlarmRule
 from edge.alarm_statistic import Bits, Statistic
 from edge.background import LEAST_PER_DAY
@@ -22,7 +23,7 @@ from edge.codes import distances, to_planes
 from edge.durable import write_file
 from edge.errors import WatchlistError
 from edge.false_alarms import Threshold, passing
-from edge.observation import Observation
+from edge.observation import Instant, Observation
 from edge.reference import Reference
 from edge.watchlist import Query, Watchlist
 
@@ -30,8 +31,10 @@ LOG = logging.getLogger(__name__)
 
 N_NEAREST = 200  # background windows that tell how much of what is let through a decoy takes back
 ALARMS_PER_DAY = 2.0  # wanted of a line that says nothing
-STATE_VERSION = 2
+STATE_VERSION = 3
 _ARRAYS = ("keys", "counts", "correction", "n_windows", "part_counts", "part_queries")
+_PAUSES = ("lines", "quiet_s", "in_hour", "boot_id", "boottime_ns", "wall_ns")
+_UNKNOWN_WALL_NS = -1
 
 _MINUTE_NS = 60_000_000_000
 
@@ -93,7 +96,7 @@ class Alarms:
         self._decoys = _planes(decoys) if decoys else None
         self._code_space, self._bins = watchlist.code_space, watchlist.code_bits + 1
         self._hop_s, self._is_active = hop_s, is_active
-        self._source, self._is_damaged = "", False
+        self._course, self._is_damaged = Course(hop_s), False
         self._active = np.ones(len(self.queries), bool)
         self._active_minute: int | None = -1  # of UTC, for which _active was asked
         self._timed = is_active is not None and any(query.active for query in self.queries)
@@ -108,8 +111,8 @@ class Alarms:
         """
         if observation.code_space != self._code_space:
             require_code_space(self._code_space, observation.code_space, "observation", observation.source)
-        if observation.source != self._source:
-            self._source = observation.source
+        step = self._course.step(observation)
+        if not step.is_continued:
             self.rule.begin_recording()
         code = np.frombuffer(observation.code, np.uint8)
         found = distances(code, self._planes).astype(np.int64)  # [n_rows]
@@ -119,26 +122,28 @@ class Alarms:
             return accepts is None or accepts(self.queries[row], self._distance(row, found))
 
         is_active = self._active_at(observation.instant.wall_ns)
-        alarm = self.rule.decide(found, decoy, is_active, is_accepted)
+        alarm = self.rule.decide(found, decoy, is_active, is_accepted, step.passed_s)
         return None if alarm is None else self._heard(alarm, found)
 
     def take_limited(self) -> list[Limited]:
         """Return the queries to tell of that are at their limit of alarms an hour: each once an hour at most."""
-        return [Limited(self.queries[row], int(self.rule.n_limited[row])) for row in self.rule.take_notices()]
+        pauses = self.rule.pauses
+        return [Limited(self.queries[row], int(pauses.n_limited[row])) for row in pauses.take_notices()]
 
     @property
     def n_limited(self) -> int:
         """Return how many alarms the limit an hour has held back."""
-        return int(self.rule.n_limited.sum())
+        return int(self.rule.pauses.n_limited.sum())
 
     def learn(self, observations: Iterable[Observation], queries: Sequence[Query]) -> int:
         """Learn `queries` from observations made before at this site, in order; returns how many were of this code space."""
-        sources: dict[str, int] = {}
+        course, run = Course(self._hop_s), 0
         codes, runs = [], []
         for each in observations:
             if each.code_space == self._code_space:
                 codes.append(np.frombuffer(each.code, np.uint8))
-                runs.append(sources.setdefault(each.source, len(sources)))
+                run += not course.step(each).is_continued
+                runs.append(run)
         if codes:
             names = {query.name for query in queries}
             rows = np.asarray([query.name in names for query in self.queries])
@@ -177,6 +182,7 @@ class Alarms:
             counts=background.counts.astype(np.float32),
             correction=background.correction,
             n_windows=np.asarray(background.n_windows),
+            **self._pauses(),
             part_counts=self.rule.parts.counts[rows].astype(np.float32),
             part_queries=np.asarray(
                 [n for n in combined for _ in self.rule.queries[n].statistic.rows], np.int64
@@ -213,7 +219,7 @@ class Alarms:
                 if found != wanted:
                     LOG.warning("%s: learnt with %s, now %s; learning anew", path, found, wanted)
                     return list(self.queries)
-                return self._take({name: file[name] for name in _ARRAYS})
+                return self._take({name: file[name] for name in (*_ARRAYS, *_PAUSES)})
         except (
             Exception
         ) as error:  # what a damaged zip raises has no end: an unknown method, a password, an allocation
@@ -227,6 +233,8 @@ class Alarms:
         for name, shape in (
             ("counts", (n_keys, self._bins)),
             ("correction", (n_keys,)),
+            ("quiet_s", (n_keys,)),
+            ("in_hour", (n_keys,)),
             ("part_counts", (n_parts, self._bins)),
         ):
             if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
@@ -234,11 +242,16 @@ class Alarms:
             if name != "correction" and (arrays[name] < 0).any():
                 raise ValueError(f"expected {name} of 0 or more, found {arrays[name].min()}")
         places = {str(key): place for place, key in enumerate(arrays["keys"])}
-        n_windows = int(arrays["n_windows"])
+        n_windows, instant = int(arrays["n_windows"]), _instant(arrays)
+        lines = {str(line): place for place, line in enumerate(arrays["lines"])}
+        quiet_s, in_hour = np.zeros((2, len(self.queries)))
         background, unknown = self.rule.background, []
         counts, correction = background.counts.copy(), background.correction.copy()
         part_counts = self.rule.parts.counts.copy()
         for number, query in enumerate(self.queries):
+            line = lines.get(_line(query))
+            if line is not None:
+                quiet_s[number], in_hour[number] = arrays["quiet_s"][line], arrays["in_hour"][line]
             place = places.get(_key(query))
             if place is None:
                 unknown.append(query)
@@ -249,6 +262,8 @@ class Alarms:
                 part_counts[list(statistic.rows)] = arrays["part_counts"][arrays["part_queries"] == place]
         background.counts, background.correction, background.n_windows = counts, correction, n_windows
         self.rule.parts.counts = part_counts
+        self.rule.pauses.restore(quiet_s, in_hour)
+        self._course.instant = instant
         self.rule.refresh()
         return unknown
 
@@ -267,6 +282,14 @@ class Alarms:
             own = background[nearest][:, list(query.statistic.rows)].min(axis=1)
             shares.append(float((own < decoy[nearest]).mean()))
         return shares
+
+    def _pauses(self) -> dict[str, Any]:
+        """Return the silences of the queries, and when they were so long, as arrays of the state."""
+        instant = self._course.instant or Instant("", 0, None, "unset")
+        wall_ns = _UNKNOWN_WALL_NS if instant.wall_ns is None else instant.wall_ns
+        pauses, lines = self.rule.pauses, [_line(query) for query in self.queries]
+        values = lines, pauses.quiet_s, pauses.in_hour, instant.boot_id, instant.boottime_ns, wall_ns
+        return {name: np.asarray(value) for name, value in zip(_PAUSES, values, strict=True)}
 
     def _active_at(self, wall_ns: int | None) -> NDArray[np.bool_]:
         """Return which queries ask for a time, [n_queries]; asked once a minute, for the sun costs more than a window may."""
@@ -302,6 +325,18 @@ class Alarms:
 
 def _planes(codes: Sequence[bytes]) -> NDArray[np.uint64]:
     return to_planes(np.stack([np.frombuffer(code, np.uint8) for code in codes]))
+
+
+def _instant(arrays: Mapping[str, NDArray[Any]]) -> Instant:
+    """Return when the last window was heard, of the arrays of a state."""
+    wall_ns = int(arrays["wall_ns"])
+    known_ns = None if wall_ns == _UNKNOWN_WALL_NS else wall_ns
+    return Instant(str(arrays["boot_id"]), int(arrays["boottime_ns"]), known_ns, "unset")
+
+
+def _line(query: Query) -> str:
+    """Return what makes a line that alarms: its statistic and its name, for two lines may ask the same at other times."""
+    return f"{_key(query)} {query.name}"
 
 
 def _key(query: Query) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.alarm_rule import MAX_ALARMS_PER_HOUR, NOTICE_S, Alarm, AlarmQuery, AlarmRule
+from edge.alarm_pauses import MAX_ALARMS_PER_HOUR, NOTICE_S
+from edge.alarm_rule import Alarm, AlarmQuery, AlarmRule
 from edge.alarm_statistic import Statistic
 
 HOP_S = 60.0
@@ -114,9 +115,9 @@ def test_no_query_alarms_more_often_than_the_limit_and_a_notice_says_so_once_an_
     n_told, notices = 0, []
     for window in range(round(3 * 3600 / hop_s)):
         n_told += decide(made, 50) is not None
-        notices += [(window * hop_s, row) for row in made.take_notices()]
+        notices += [(window * hop_s, row) for row in made.pauses.take_notices()]
     assert MAX_ALARMS_PER_HOUR <= n_told <= 4.1 * MAX_ALARMS_PER_HOUR
-    assert made.n_limited.tolist() == [3 * 1800 - n_told]
+    assert made.pauses.n_limited.tolist() == [3 * 1800 - n_told]
     assert [row for _, row in notices] == [0, 0, 0]
     assert notices[0][0] == pytest.approx(MAX_ALARMS_PER_HOUR * hop_s, abs=20)
     assert np.diff([time for time, _ in notices]) == pytest.approx(NOTICE_S, abs=60)
@@ -126,11 +127,11 @@ def test_the_limit_is_of_each_query() -> None:
     made = rule(AlarmQuery(Statistic((0,)), 10.0), AlarmQuery(Statistic((1,)), 10.0), n_rows=2, hop_s=2.0)
     for _ in range(MAX_ALARMS_PER_HOUR + 60):
         decide(made, 50, 110)
-    assert made.take_notices() == [0]
+    assert made.pauses.take_notices() == [0]
     other = decide(made, 110, 50)
     assert other is not None
     assert other.row == 1
-    assert made.n_limited[1] == 0
+    assert made.pauses.n_limited[1] == 0
 
 
 def test_a_query_at_its_limit_leaves_the_alarm_to_another_that_heard_the_window() -> None:
@@ -141,13 +142,13 @@ def test_a_query_at_its_limit_leaves_the_alarm_to_another_that_heard_the_window(
         rows.append(None if alarm is None else alarm.row)
     assert [rows.count(row) >= MAX_ALARMS_PER_HOUR for row in (0, 1)] == [True, True]
     assert 1 not in rows[:MAX_ALARMS_PER_HOUR]  # the rarer of the two, while it may
-    assert made.n_limited.sum() == rows.count(None)  # held back is what nobody told
+    assert made.pauses.n_limited.sum() == rows.count(None)  # held back is what nobody told
 
 
 def test_a_query_below_its_limit_gives_no_notice() -> None:
     made = rule(hop_s=2.0)
     assert all(decide(made, 50) is not None for _ in range(MAX_ALARMS_PER_HOUR))
-    assert made.take_notices() == []
+    assert made.pauses.take_notices() == []
 
 
 def test_both_sounds_alarm_together_where_either_alone_does_not() -> None:

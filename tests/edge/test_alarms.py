@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edge import alarms as alarms_module
-from edge.alarm_rule import MAX_ALARMS_PER_HOUR
+from edge.alarm_pauses import MAX_ALARMS_PER_HOUR
 from edge.alarms import Alarms, sentences_of
 from edge.bundle import Calibration
 from edge.errors import CodeSpaceError, WatchlistError
@@ -149,6 +149,49 @@ def test_another_source_confirms_nothing(hear: Any) -> None:
         None,
         "dog",
     ]
+
+
+@pytest.mark.parametrize("lost_s", [60, 70 * 3600])
+def test_a_sound_before_missing_sound_confirms_nothing(lost_s: int, observe: Observe) -> None:
+    made = opened(listed(Query("dog", "a dog", code=DOG, confirm=(2, 2))))
+    heard, at_samples = [], 0
+    for step_s in (0, 60, 60 + lost_s, 60):
+        at_samples += step_s * 8_000
+        observation = replace(observe(near(DOG, 20), space=SPACE), first_sample=at_samples)
+        heard.append(made.hear(observation) is not None)
+    assert heard == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("passed_s", "alarms"), [(3600, False), (12 * 3600 - 1, False), (12 * 3600, True), (-86_400, True)]
+)
+def test_a_cooldown_holds_over_a_restart(passed_s: int, alarms: bool, hear: Any, tmp_path: Path) -> None:
+    line, noon_ns = Query("dog", "a dog", code=DOG, cooldown_s=12 * 3600.0), 1_777_900_000 * 10**9
+    for name in ("dog", None):
+        made = opened(listed(line))
+        made.restore(tmp_path / "s.npz")
+        assert hear(made, near(DOG, 20), wall_ns=noon_ns) == name
+        made.save(tmp_path / "s.npz")
+    made = opened(listed(line))
+    assert made.restore(tmp_path / "s.npz") == []
+    found = hear(made, near(DOG, 20), "b.wav", noon_ns + passed_s * 10**9)
+    assert found == ("dog" if alarms else None)
+
+
+def test_a_limit_holds_over_a_restart_of_its_own_line_only(hear: Any, tmp_path: Path) -> None:
+    lines = [Query(name, "a dog", code=DOG, alarms_per_day=1000.0, active=name) for name in ("day", "night")]
+
+    def is_day(query: Query, time: datetime | None) -> bool:
+        return query.name == "day" and time is None
+
+    made = opened(listed(*lines), hop_s=2.0, is_active=is_day)
+    for _ in range(MAX_ALARMS_PER_HOUR + 20):
+        hear(made, near(DOG, 20))
+    made.save(tmp_path / "s.npz")
+    again = opened(listed(*lines[::-1]), hop_s=2.0)
+    assert again.restore(tmp_path / "s.npz") == []
+    assert [again.rule.pauses.is_limited(row) for row in (0, 1)] == [False, made.rule.pauses.is_limited(0)]
+    assert again.rule.pauses.in_hour[1] == pytest.approx(made.rule.pauses.in_hour[0]) != 0
 
 
 def test_a_line_is_asked_for_in_its_hours_only(hear: Any) -> None:
@@ -322,6 +365,10 @@ def test_a_damaged_state_is_kept_beside_the_new_one(observe: Observe, tmp_path: 
         {"counts": np.zeros((1, 65))},
         {"counts": np.full((1, 257), np.nan)},
         {"correction": np.zeros(2)},
+        {"quiet_s": np.full(1, -1.0)},
+        {"in_hour": np.zeros(2)},
+        {"wall_ns": np.asarray(-7)},
+        {"lines": np.zeros(0, "U1"), "boottime_ns": np.asarray("x")},
         {"keys": np.zeros(0, "U16")},
         {"part_counts": np.zeros((3, 257))},
         {"counts": None},
