@@ -15,7 +15,7 @@ from edge.batch import encode_receipt
 from edge.errors import FieldcubeError, HubError, WireError
 from hub.bodies import Bodies
 from hub.clips import keep_clip
-from hub.enrolment import enrol
+from hub.enrolment import MAX_REQUEST_BYTES, enrol
 from hub.guard import Guard
 from hub.ingest import Ingest
 from hub.page_files import PageFiles
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hub.archive import Archive
 
 CBOR = "application/cbor"
+_DECODING = 4  # messages at once: while one is decoded it takes several times its size
 
 
 def create_app(
@@ -57,27 +58,30 @@ def create_app(
 
 def _add_device_routes(app: FastAPI, hub: Hub) -> None:
     bodies = Bodies(hub.settings.max_body_bytes, hub.settings.max_bodies_bytes)
+    small = Bodies(MAX_REQUEST_BYTES, hub.settings.max_body_bytes)
+    decoding, entering = asyncio.Semaphore(_DECODING), asyncio.Semaphore(1)
 
     @app.post("/v1/enrolment", tags=["recorders"], openapi_extra=_body("envelope of purpose enrolment"))
     async def enrolment(request: Request) -> Response:
         """Make a recorder's key known: {"status": "enrolled"} with a valid code, "pending" until a person approves."""
-        body = await bodies.read(request)
-        device = await run_in_threadpool(enrol, hub.registry, body, hub.now_ns())
+        async with small.reading(request) as body, entering:
+            device = await run_in_threadpool(enrol, hub.registry, body, hub.now_ns())
         return _answer(request, {"status": device.status, "fingerprint": device.fingerprint})
 
     @app.post("/v1/batches", tags=["recorders"], openapi_extra=_body("envelope of purpose batch"))
     async def batches(request: Request) -> Response:
         """Keep a batch; the receipt says what is on the disk."""
-        body = await bodies.read(request)
-        waiting = await run_in_threadpool(hub.ingest.submit, body)
-        kept = await asyncio.wrap_future(waiting)  # no thread waits for the disk
+        async with bodies.reading(request) as body:
+            async with decoding:
+                waiting = await run_in_threadpool(hub.ingest.submit, body)
+            kept = await asyncio.wrap_future(waiting)  # no thread waits for the disk
         return Response(encode_receipt(kept.receipt), media_type=CBOR)
 
     @app.post("/v1/clips", tags=["recorders"], openapi_extra=_body("envelope of purpose clip"))
     async def clips(request: Request) -> Response:
         """Keep a clip that somebody asked for."""
-        body = await bodies.read(request)
-        await run_in_threadpool(keep_clip, hub.registry, hub.settings.clips_folder, body, hub.now_ns())
+        async with bodies.reading(request) as body, decoding:
+            await run_in_threadpool(keep_clip, hub.registry, hub.settings.clips_folder, body, hub.now_ns())
         return _answer(request, {"status": "kept"})
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from edge.batch import Progress, decode_receipt
-from hub.bodies import Bodies
+from hub.bodies import Bodies, Patience
 from hub.enrolment import new_code
 from hub.parts import Hub
 from hub.refusal import BusyError, TooLargeError
@@ -86,33 +86,112 @@ def test_damaged_bodies_are_400_and_big_ones_413(served: Running) -> None:
     assert served.client.post("/v1/batches", content=chunks).status_code == 413
 
 
-def test_bodies_together_have_a_limit_and_silent_ones_end() -> None:
-    async def told(parts: list[bytes], bodies: Bodies, during: asyncio.Event | None = None) -> bytes:
-        async def receive() -> dict[str, Any]:
-            if not parts and during is not None:
-                await during.wait()
-            return {
-                "type": "http.request",
-                "body": parts.pop(0) if parts else b"",
-                "more_body": bool(parts or during),
-            }
+class Sender:
+    """Somebody who sends a body in parts; after those, "" ends it, and otherwise nothing more comes."""
 
-        return await bodies.read(Request({"type": "http", "headers": []}, receive), silence_s=0.3)
+    def __init__(self, bodies: Bodies, *parts: bytes, ends: bool = True, host: str = "192.0.2.1") -> None:
+        self._parts, self._ends, self._bodies = list(parts), ends, bodies
+        self._request = Request({"type": "http", "headers": [], "client": (host, 1)}, self._receive)
+        self.let_go = asyncio.Event()
 
+    async def _receive(self) -> dict[str, Any]:
+        if not self._parts and not self._ends:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+        body = self._parts.pop(0) if self._parts else b""
+        return {"type": "http.request", "body": body, "more_body": bool(self._parts) or not self._ends}
+
+    async def read(self) -> bytes:
+        return await self._bodies.read(self._request)
+
+    async def work(self) -> None:
+        """Hold the body until let_go is set."""
+        async with self._bodies.reading(self._request):
+            await self.let_go.wait()
+
+
+async def begun(running: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """Start it, and let it come as far as it does by itself."""
+    task = asyncio.ensure_future(running)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    return task
+
+
+def test_bodies_have_a_limit_each_and_together() -> None:
     async def run() -> None:
         bodies = Bodies(100, 150)
-        first = asyncio.ensure_future(told([bytes(90)], bodies, asyncio.Event()))
-        await asyncio.sleep(0)
-        assert await told([bytes(30), bytes(20)], bodies) == bytes(50)
-        with pytest.raises(BusyError, match="at once"):
-            await told([bytes(50), bytes(40)], bodies)
+        assert await Sender(bodies, bytes(30), bytes(20)).read() == bytes(50)
         with pytest.raises(TooLargeError):
-            await told([bytes(101)], Bodies(100, 150))
-        with pytest.raises(BusyError, match="missing"):
-            await first  # nothing came any more
-        assert await told([bytes(99)], bodies) == bytes(99)  # what the others had is free again
+            await Sender(bodies, bytes(60), bytes(41)).read()
+        worked_on = Sender(bodies, bytes(90))
+        working = await begun(worked_on.work())
+        with pytest.raises(BusyError, match="at once"):  # what is whole gives no way
+            await Sender(bodies, bytes(50), bytes(40), host="192.0.2.2").read()
+        assert await Sender(bodies, bytes(60)).read() == bytes(60)
+        worked_on.let_go.set()
+        await working
+        assert await Sender(bodies, bytes(99)).read() == bytes(99)  # what the others had is free again
 
     asyncio.run(run())
+
+
+def test_whoever_holds_most_gives_way_to_others() -> None:
+    async def run() -> None:
+        bodies = Bodies(100, 300)
+        network = [f"2001:db8::{i}" for i in range(3)]  # addresses of one household
+        slow = [
+            await begun(Sender(bodies, bytes(n), ends=False, host=host).read())
+            for n, host in zip((70, 80, 60), network, strict=True)
+        ]
+        other = await begun(Sender(bodies, bytes(85), ends=False).read())
+        assert await Sender(bodies, bytes(50), host="192.0.2.9").read() == bytes(50)
+        with pytest.raises(BusyError, match="at once"):
+            await slow[1]
+        assert not any(task.done() for task in (slow[0], slow[2], other))
+        with pytest.raises(BusyError, match="at once"):  # no way for one who holds as much already
+            await Sender(bodies, bytes(40), bytes(55), host="2001:db8::9").read()
+        for task in (slow[0], slow[2], other):
+            task.cancel()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "patience",
+    [
+        Patience(silence_s=0.05),
+        Patience(silence_s=0.05, slowest_bytes_per_s=100),
+        Patience(slowest_bytes_per_s=1e9, silence_s=0.05),
+        Patience(longest_s=0.05),
+    ],
+)
+def test_a_body_that_comes_too_slowly_ends(patience: Patience) -> None:
+    async def run() -> None:
+        bodies = Bodies(1000, 1000, patience)
+        with pytest.raises(BusyError, match="in time"):
+            await asyncio.wait_for(Sender(bodies, b"ab", ends=False).read(), 5)
+        assert await Sender(bodies, bytes(1000)).read() == bytes(1000)
+
+    asyncio.run(run())
+
+
+def test_a_body_may_not_trickle_for_ever() -> None:
+    class Trickling(Sender):
+        async def _receive(self) -> dict[str, Any]:
+            await asyncio.sleep(0.01)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def run() -> None:
+        for patience in (Patience(silence_s=0.1, slowest_bytes_per_s=1000), Patience(longest_s=0.1)):
+            with pytest.raises(BusyError, match="in time"):
+                await asyncio.wait_for(Trickling(Bodies(10**6, 10**6, patience)).read(), 5)
+
+    asyncio.run(run())
+
+
+def test_a_request_for_enrolment_is_small(served: Running) -> None:
+    assert served.post("/v1/enrolment", bytes(8193)).status_code == 413
 
 
 def test_over_its_quota_a_recorder_is_told_when_to_come_again(served: Running) -> None:
