@@ -19,7 +19,7 @@ from edge.config import Config
 from edge.encoder import AudioEncoder, compile_queries
 from edge.errors import AudioError, BundleError, FieldcubeError, ImageError
 from edge.matcher import Matcher
-from edge.monitor_alarms import StateKeeper, open_alarms
+from edge.monitor_alarms import StateKeeper, open_alarms, unused_options
 from edge.monitor_arguments import configuration, parse_arguments
 from edge.monitor_feedback import fitted_calibrations
 from edge.monitor_inputs import Hearing, Seeing, Speed, inputs_of
@@ -98,6 +98,14 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         if clips is not None:
             stack.callback(clips.close)
         _tell_start(report, bundle, watchlist, hearing, seeing)
+        if alarms is None:
+            _tell_unused(
+                report,
+                watchlist,
+                "pictures are told by their probability"
+                if hearing is None
+                else "the bundle has no reference codes",
+            )
         notify("READY=1")
         keeper = Keeper(store, report, totals)
         with speed.measured():
@@ -259,6 +267,16 @@ def _tell_start(
         )
     if seeing is not None:
         tell("looking", seeing.encoder.runtime, size_pixels=seeing.encoder.takes.size)
+
+
+def _tell_unused(report: Report, watchlist: Watchlist, reason: str) -> None:
+    """Tell what lines ask for in vain: once, and nothing where they ask for no more than the rule knows."""
+    unused = unused_options(watchlist)
+    if unused:
+        names = dict.fromkeys(name for lines in unused.values() for name in lines)
+        report.state(
+            "options_ignored", options=", ".join(unused), queries=shown(", ".join(names)), reason=reason
+        )
 
 
 def _log_to_stderr() -> None:

@@ -43,6 +43,22 @@ def open_alarms(
     return alarms
 
 
+def unused_options(watchlist: Watchlist) -> dict[str, list[str]]:
+    """Return what lines ask for that the rule without calibrated alarms does not know, with the names of these lines."""
+    unused: dict[str, list[str]] = {}
+    for query in watchlist.queries:
+        asked = {
+            "alarms_per_day": query.alarms_per_day is not None,
+            "confirm": query.confirm != (1, 1),
+            "cooldown": query.cooldown_s is not None,
+            "active": query.active is not None,
+            "& and OR (the first sentence alone is asked)": query.combine is not None,
+        }
+        for option in (option for option, is_asked in asked.items() if is_asked):
+            unused.setdefault(option, []).append(query.name)
+    return unused
+
+
 def state_path(store: Path) -> Path:
     """Return where the learnt background of a store is kept."""
     chosen = store_path(store)

@@ -18,7 +18,7 @@ class Report(Listener, Protocol):
     """A listener of the pipeline that also tells how a run begins and ends."""
 
     def state(self, name: str, **details: Any) -> None:
-        """Tell of another state: listening, looking, store_failing, store_recovered, store_begun_anew, alarms_limited."""
+        """Tell of another state: listening, looking, options_ignored, store_failing, store_recovered, store_begun_anew, alarms_limited."""
 
     def summary(self, totals: Totals, real_time_factor: float | None) -> None:
         """Tell what the run came to."""

@@ -22,7 +22,7 @@ from edge.errors import ConfigError
 from edge.monitor_alarms import SAVE_EVERY_S, StateKeeper, open_alarms, state_path
 from edge.observation import Observation
 from edge.store import ObservationStore
-from edge.watchlist import Watchlist, write_watchlist
+from edge.watchlist import Query, QueryPart, Watchlist, write_watchlist
 
 Observe = Callable[..., Observation]
 
@@ -182,6 +182,56 @@ def test_edge_monitor_keeps_what_it_learnt_for_the_next_run(
     (detection, *_) = [line for line in told(capsys) if line["type"] == "detection"]
     assert (detection["query"], detection["priority"], detection["group"]) == ("low", "high", None)
     assert detection["false_alarms_per_day"] > 0
+
+
+def asking(watchlist: Watchlist) -> Watchlist:
+    """Return a list that asks for what only calibrated alarms know."""
+    first, second = watchlist.queries
+    parts = (QueryPart("a low tone", first.code), QueryPart("a high tone", second.code))
+    low = replace(
+        first,
+        alarms_per_day=0.01,
+        confirm=(2, 3),
+        cooldown_s=3600.0,
+        active="00:00-00:01",
+        min_probability=0.4,
+    )
+    both = Query("both", "both", code=first.code, combine="and", parts=parts)
+    return replace(watchlist, queries=(low, second, both, replace(both, name="again")))
+
+
+def test_options_that_a_bundle_without_reference_codes_cannot_use_are_told_once(
+    base: list[str], tiny: Bundle, watchlist: Watchlist, write_tones: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    write_watchlist(tmp_path / "asking.json", asking(watchlist))
+    write_tones(tmp_path / "a.wav", (500, 3))
+    run = ["--queries", "asking.json", "--bundle", str(tiny.folder), "--input", "a.wav", "--no-store", "--no-clips"]  # fmt: skip
+    assert monitor.main([*run, "--json"]) == 0
+    (ignored,) = [line for line in told(capsys) if line.get("state") == "options_ignored"]
+    assert ignored == {
+        "type": "state",
+        "state": "options_ignored",
+        "options": "alarms_per_day, confirm, cooldown, active, & and OR (the first sentence alone is asked)",
+        "queries": "low, both, again",
+        "reason": "the bundle has no reference codes",
+    }
+    assert monitor.main([*run, "--no-view"]) == 0
+    assert capsys.readouterr().err.count("options_ignored: options alarms_per_day, confirm") == 1
+
+
+def test_nothing_is_told_of_options_that_are_used_or_not_asked_for(
+    base: list[str], tiny: Bundle, watchlist: Watchlist, write_tones: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    write_watchlist(tmp_path / "asking.json", asking(watchlist))
+    plain = replace(
+        watchlist, queries=tuple(replace(each, min_probability=0.4) for each in watchlist.queries)
+    )
+    write_watchlist(tmp_path / "plain.json", plain)
+    write_tones(tmp_path / "a.wav", (500, 3))
+    run = [*base, "--input", "a.wav", "--no-store", "--no-clips"]
+    assert monitor.main([*run, "--queries", "asking.json"]) == 0
+    assert monitor.main([*run, "--queries", "plain.json", "--bundle", str(tiny.folder)]) == 0
+    assert not [line for line in told(capsys) if line.get("state") == "options_ignored"]
 
 
 def test_edge_monitor_tells_a_query_at_its_limit_once(

@@ -56,6 +56,18 @@ def card(paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("card")
 
 
+def test_options_that_pictures_cannot_use_are_told(
+    tiny_image: Bundle, colours: Watchlist, card: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    red, *others = colours.queries
+    write_watchlist(Path("timed.json"), replace(colours, queries=(replace(red, cooldown_s=60.0), *others)))
+    run = ["--queries", "timed.json", "--bundle", str(tiny_image.folder), "--input", "card", "--json"]
+    assert monitor.main([*run, "--no-store"]) == 0
+    (ignored,) = [line for line in lines(capsys) if line.get("state") == "options_ignored"]
+    assert (ignored["options"], ignored["queries"]) == ("cooldown", "red")
+    assert ignored["reason"] == "pictures are told by their probability"
+
+
 @pytest.fixture
 def base(tiny_image: Bundle, colours: Watchlist, tmp_path: Path) -> list[str]:
     write_watchlist(tmp_path / "watchlist.json", colours)
