@@ -66,7 +66,7 @@ class Ingest:
         *,
         ask_again: bool = False,
     ) -> None:
-        self._registry, self._archive, self._now_ns = registry, archive, now_ns
+        self._registry, self._archive, self.now_ns = registry, archive, now_ns
         self._retry_s = retry_s
         self._lock = registry.database.lock_ingest()
         try:
@@ -164,7 +164,7 @@ class Ingest:
 
     def _commit(self, group: list[_Waiting]) -> None:
         try:
-            answers = self._registry.intake.keep([arrival for arrival, _ in group], self._now_ns())
+            answers = self._registry.intake.keep([arrival for arrival, _ in group], self.now_ns())
         except NoRoomError as error:
             if len(group) > 1:  # a smaller one may still fit
                 for each in group:
@@ -219,12 +219,17 @@ class Ingest:
 
     def _archive_waiting(self) -> None:
         intake = self._registry.intake
+        told_later = set(intake.untold())  # what comes in meanwhile is still on its way to the archive
         waiting = intake.waiting()
         while blocks := list(islice(waiting, _MAX_BLOCKS)):
             self._archive.add(blocks)
             intake.archived(blocks)
-        for uid in intake.untold():
-            intake.tell(self._block_at(uid))
+        told_until = 0
+        for uid in sorted(told_later.intersection(intake.untold())):
+            if uid >= told_until:  # a block tells all of its detections at once
+                block = self._block_at(uid)
+                intake.tell(block)
+                told_until = block.first_uid + block.n
 
     def _block_at(self, uid: int) -> ArchiveBlock:
         """Return the block of the archive in which an observation is. Raises ArchiveError where there is none."""
