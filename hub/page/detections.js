@@ -1,7 +1,7 @@
 // Detections: what the recorders decided on by themselves, for people to say whether it is right, and to take along.
 
 import { address, get } from "./api.js";
-import { count, h, put, say } from "./dom.js";
+import { count, h, put, say, toSide } from "./dom.js";
 import { filterBar, parametersOf } from "./filters.js";
 import { heatmap } from "./heatmap.js";
 import { putMap } from "./map.js";
@@ -61,11 +61,11 @@ export async function showDetections({ place, state, go, devices: loadDevices })
     }
     more.disabled = false;
   });
-  const side = h("aside", { class: "side", "aria-label": "When, where, and to take along" });
+  const side = h("aside", { class: "side", tabindex: "-1", "aria-label": "When, where, and to take along" });
   put(
     place,
     h("section", { class: "hero", "aria-label": "Which detections" }, h("div", { class: "filters" }, choice("Query", [["", "All queries"], ...queries.queries.map((each) => [each.query, `${each.query} (${each.n.toLocaleString("en")})`])], state.query, (query) => go({ query })), choice("Verdict", SAID, state.verdict, (verdict) => go({ verdict })), filterBar(state, devices, go))),
-    h("div", { class: "columns" }, h("div", { class: "answer" }, h("div", { class: "answer-head" }, h("h1", { class: "small" }, state.query || "Detections"), tally), first.total ? list : h("p", { class: "empty" }, "No detections here. Widen the filters, or write a watchlist."), more, first.total ? keysHelp() : null), side),
+    h("div", { class: "columns" }, h("div", { class: "answer" }, h("div", { class: "answer-head" }, h("h1", { class: "small" }, state.query || "Detections"), tally, h("div", { class: "choices" }, toSide(side))), first.total ? [keysHelp(), list] : h("p", { class: "empty" }, "No detections here. Widen the filters, or write a watchlist."), more), side),
   );
   add(first);
   tell();

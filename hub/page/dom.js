@@ -48,6 +48,14 @@ export function settled(f, wait_ms) {
   };
 }
 
+/** Return a button for narrow screens, where the side with map and calendar lies below a long list. */
+export function toSide(side) {
+  return h("button", { type: "button", class: "to-side", onclick: () => {
+    side.scrollIntoView({ block: "start" });
+    side.focus({ preventScroll: true });
+  } }, "Where and when");
+}
+
 /** Return 1 recorder, 2 recorders. */
 export function count(n, what) {
   return `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;

@@ -35,7 +35,7 @@ export function filterBar(state, devices, changed) {
   const hours = select("Hours", HOURS, isOwn ? "hours" : state.hours ?? "", (value) => changed({ hours: value === "hours" ? "0-6" : value }));
   const [from, to] = (state.hours || "0-0").split("-");
   const ownHours = isOwn ? [hour("from", from, (value) => changed({ hours: `${value}-${to}` })), hour("to", to, (value) => changed({ hours: `${from}-${value}` }))] : [];
-  const choice = select("Recorder", [["", "All recorders"], ...devices.map((device) => [device.name, device.title || device.name])], state.device?.length === 1 ? state.device[0] : "", (value) => changed({ device: value ? [value] : [] }));
+  const choice = select("Recorder", [["", "All"], ...devices.map((device) => [device.name, device.title || device.name])], state.device?.length === 1 ? state.device[0] : "", (value) => changed({ device: value ? [value] : [] }));
   const chips = [];
   if ((state.device?.length ?? 0) > 1) chips.push(chip(`${state.device.length} recorders`, () => changed({ device: [] })));
   if (state.box) chips.push(chip("box on the map", () => changed({ box: null })));

@@ -5,7 +5,7 @@ import { dayAfter, daysBetween, zoneName } from "./times.js";
 
 const HOURS = 24;
 const LEFT = 30;
-const TOP = 16;
+const TOP = 6;
 const ROW = 8;
 const MAX_COLUMNS = 400; // beyond, one column is a week
 
@@ -98,7 +98,7 @@ function dates(picture, first, n, perColumn, column) {
   for (let x = 0; x < n; x += apart) {
     const day = dayAfter(first, x * perColumn);
     const left = LEFT + x * column;
-    if (x + apart / 2 > n && x > 0) break;
+    if (left + 66 > LEFT + n * column && x > 0) break; // it would be cut off
     picture.append(
       s("line", { x1: left, x2: left, y1: TOP + HOURS * ROW, y2: TOP + HOURS * ROW + 4, class: "axis-line" }),
       s("text", { x: left, y: TOP + HOURS * ROW + 15, class: "axis" }, day),

@@ -1,6 +1,7 @@
 // Recorders: where they stand and how they are. Health means that codes arrive, not that a process is alive.
 
 import { get, post } from "./api.js";
+import { calibration } from "./calibration.js";
 import { count, h, put, say } from "./dom.js";
 import { putMap } from "./map.js";
 import { ago, when } from "./times.js";
@@ -12,7 +13,7 @@ const ORDER = Object.keys(STATES);
 export async function showRecorders({ place, state, go, devices: loadDevices }) {
   put(place, h("p", { class: "loading" }, "Loading …"));
   const devices = await loadDevices(true);
-  const health = await get("api/health");
+  const [health, learnt] = await Promise.all([get("api/health"), get("api/calibration")]);
   const sorted = [...devices].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || a.name.localeCompare(b.name));
   const where = h("div");
   const cards = h("ul", { class: "cards" });
@@ -23,6 +24,7 @@ export async function showRecorders({ place, state, go, devices: loadDevices }) 
     h("section", { class: "hero line" }, h("h1", { class: "small" }, count(devices.length, "recorder")), h("p", { class: "tally" }, tally.map(([each, n]) => h("span", { class: `pill state-${each}` }, `${n} ${STATES[each]}`))), enrolButton()),
     health.conflicts.length ? conflicts(health.conflicts) : null,
     h("div", { class: "columns" }, h("div", { class: "answer" }, devices.length ? cards : nobody()), h("aside", { class: "side", "aria-label": "Map" }, h("section", { class: "card" }, h("h2", {}, "Where"), where))),
+    calibration(learnt),
   );
   const watched = new IntersectionObserver((entries) => {
     for (const entry of entries) {

@@ -57,7 +57,7 @@ function shortSource(source) {
 function sureness(found) {
   const percent = found.probability === null || found.probability === undefined ? null : Math.round(100 * found.probability);
   const lines = [];
-  if (percent !== null) lines.push(h("span", { class: "percent" }, `${percent} %`), h("span", { class: "bar", "aria-hidden": "true" }, h("i", { style: `width:${percent}%` })));
+  if (percent !== null) lines.push(h("span", { class: "percent" }, percent === 100 && found.probability < 1 ? "> 99 %" : `${percent} %`), h("span", { class: "bar", "aria-hidden": "true" }, h("i", { style: `width:${percent}%` })));
   const alarms = found.false_alarms_per_day;
   const detail = alarms === null || alarms === undefined ? `${found.distance} bits` : falseAlarms(alarms);
   lines.push(h("span", { class: "alarms", title: `${found.distance} bits away` }, detail));

@@ -2,7 +2,7 @@
 
 import { address, get, postFile } from "./api.js";
 import { combobox } from "./combobox.js";
-import { count, h, put, say } from "./dom.js";
+import { count, h, put, say, toSide } from "./dom.js";
 import { filterBar, parametersOf } from "./filters.js";
 import { heatmap } from "./heatmap.js";
 import { putMap } from "./map.js";
@@ -33,7 +33,7 @@ export async function showSearch({ place, state, go, devices: loadDevices, sugge
   } }, box.element, byExample, file, h("button", { class: "primary", type: "submit" }, "Search"));
   const filters = h("div");
   const answer = h("div", { class: "answer", "aria-busy": "false" });
-  const side = h("aside", { class: "side", "aria-label": "Where and when" });
+  const side = h("aside", { class: "side", tabindex: "-1", "aria-label": "Where and when" });
   put(place, h("section", { class: "hero", "aria-label": "Search" }, form, filters), h("div", { class: "columns" }, answer, side));
   const isAsked = Boolean(state.query || state.like || state.example);
   if (!isAsked) box.input.focus({ preventScroll: true });
@@ -94,10 +94,9 @@ async function showAnswer(answer, side, devices, state, go) {
   const title = `${count(results.length, "result")} for “${name}”`;
   put(
     answer,
-    h("div", { class: "answer-head" }, h("h1", { class: "small", role: "status" }, title), h("p", { class: "note" }, took), h("div", { class: "choices" }, choice("How strict", STRICT, state.per_day, (per_day) => go({ per_day })), choice("How many", TOPS.map((n) => [n, `${n} best`]), state.top || "50", (top) => go({ top })))),
+    h("div", { class: "answer-head" }, h("div", { role: "status" }, h("h1", { class: "small" }, title)), h("p", { class: "note" }, took), h("div", { class: "choices" }, choice("How strict", STRICT, state.per_day, (per_day) => go({ per_day })), choice("How many", TOPS.map((n) => [n, `${n} best`]), state.top || "50", (top) => go({ top })), toSide(side))),
     notes(found),
-    results.length ? list : h("p", { class: "empty" }, "Nothing fits. Widen the filters, or allow more false alarms a day."),
-    results.length ? keysHelp() : null,
+    results.length ? [keysHelp(), list] : h("p", { class: "empty" }, "Nothing fits. Widen the filters, or allow more false alarms a day."),
   );
   const options = { names: new Map(devices.map((device) => [device.name, device.title])), onDevice: (device) => go({ device: [device] }), onLike: (like) => go({ query: "", example: "", like }) };
   const draw = () => put(list, results.map((each, i) => resultItem(each, { ...options, rank: i + 1 })));

@@ -18,9 +18,9 @@ const HELP = [
 ];
 
 /** Show the view. page: as for search. */
-export async function showWatchlists({ place, state, go, changed }) {
+export async function showWatchlists({ place, state, go, devices: loadDevices, changed }) {
   put(place, h("p", { class: "loading" }, "Loading …"));
-  const lists = (await get("api/watchlists")).watchlists;
+  const [{ watchlists: lists }] = await Promise.all([get("api/watchlists"), loadDevices()]); // with them comes the hub's clock
   const name = state.name || lists[0]?.name || "watchlist";
   const kept = lists.find((each) => each.name === name) ?? { name, text: START, version: 0, changed_at: null, installed: [] };
   const names = h("nav", { class: "lists", "aria-label": "Watchlists" }, [...new Set([...lists.map((each) => each.name), name])].map((each) => h("button", { type: "button", class: "chip", "aria-current": each === name ? "true" : null, onclick: () => go({ name: each }) }, each)), h("button", { type: "button", class: "chip new", onclick: () => {
@@ -30,13 +30,13 @@ export async function showWatchlists({ place, state, go, changed }) {
   const numbers = h("pre", { class: "numbers", "aria-hidden": "true" });
   const text = h("textarea", { id: "lines", class: "lines", spellcheck: "false", autocapitalize: "none", wrap: "off", "aria-describedby": "trouble", rows: 14, value: kept.text });
   const trouble = h("div", { id: "trouble", role: "status", "aria-live": "polite" });
-  const table = h("div", { class: "scroll explained" });
+  const table = h("div", { class: "scroll explained" }, h("p", { class: "loading" }, "Working it out …"));
   const save = h("button", { type: "button", class: "primary" }, "Save");
   const about = h("p", { class: "note" }, aboutOf(kept));
   put(
     place,
     h("section", { class: "hero" }, names),
-    h("div", { class: "columns even" }, h("section", { class: "card", "aria-label": "Lines" }, h("div", { class: "answer-head" }, h("h1", { class: "small" }, name), about), h("label", { class: "hidden", for: "lines" }, `Lines of ${name}`), h("div", { class: "editor" }, numbers, text), trouble, h("div", { class: "line" }, save, h("span", { class: "note" }, "Ctrl+S saves too")), h("details", {}, h("summary", {}, "What a line may say"), h("table", { class: "plain" }, h("tbody", {}, HELP.map(([line, what]) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, line)), h("td", {}, what))))))), h("section", { class: "card", "aria-label": "What to expect" }, h("h2", {}, "What to expect"), table)),
+    h("div", { class: "columns even" }, h("section", { class: "card", "aria-label": "Lines" }, h("div", { class: "answer-head" }, h("h1", { class: "small" }, name), about), h("label", { class: "hidden", for: "lines" }, `Lines of ${name}`), h("div", { class: "editor" }, numbers, text), trouble, h("div", { class: "line" }, save, h("span", { class: "note keys" }, "Ctrl+S saves too")), h("details", {}, h("summary", {}, "What a line may say"), h("table", { class: "plain" }, h("tbody", {}, HELP.map(([line, what]) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, line)), h("td", {}, what))))))), h("section", { class: "card", "aria-label": "What to expect" }, h("h2", {}, "What to expect"), table)),
   );
   let isGood = true;
   let asked = null;
@@ -52,6 +52,7 @@ export async function showWatchlists({ place, state, go, changed }) {
       isGood = !found.error;
       put(trouble, found.error ? h("p", { class: "error" }, found.line ? h("button", { type: "button", class: "link", onclick: () => select(text, found.line) }, `Line ${found.line}`) : "", `${found.line ? ": " : ""}${found.error}`) : null);
       if (!found.error) put(table, explanations(found));
+      else if (table.querySelector(".loading")) put(table, h("p", { class: "empty" }, "Nothing to show until every line can be read."));
       table.classList.toggle("is-old", Boolean(found.error));
     } catch (error) {
       if (error.name !== "AbortError") put(trouble, h("p", { class: "error" }, error.message));

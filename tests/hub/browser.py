@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request
 
 DESKTOP = (1280, 900)
 PHONE = (390, 844)
@@ -51,6 +51,16 @@ class Watched:
     url: str
     requests: list[str] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
+    waiting: set[Request] = field(default_factory=set)
+
+    def began(self, request: Request) -> None:
+        """Take note of a request."""
+        self.requests.append(request.url)
+        self.waiting.add(request)
+
+    def ended(self, request: Request) -> None:
+        """Take note of an answer, or that none comes."""
+        self.waiting.discard(request)
 
     def foreign(self) -> list[str]:
         """Return the requests to other hosts than the hub."""
@@ -63,8 +73,17 @@ class Watched:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until nothing is asked for any more."""
-        self.page.wait_for_load_state("networkidle")
+        """Wait until nothing is asked for any more, and nothing is shown as on its way."""
+        shown = self.page.locator(".loading, [aria-busy=true]")
+        n_quiet = 0
+        for _ in range(500):
+            if n_quiet == 3:
+                return
+            self.page.wait_for_timeout(20)
+            n_quiet = 0 if self.waiting or shown.count() else n_quiet + 1
+        raise AssertionError(
+            f"expected answers within 10 s, found waiting {[each.url for each in self.waiting]}"
+        )
 
 
 @contextmanager
@@ -87,7 +106,9 @@ def opened(
     context.set_default_timeout(_TIMEOUT_MS)
     page = context.new_page()
     watched = Watched(page, url)
-    page.on("request", lambda request: watched.requests.append(request.url))
+    page.on("request", watched.began)
+    page.on("requestfinished", watched.ended)
+    page.on("requestfailed", watched.ended)
     page.on("pageerror", lambda error: watched.troubles.append(f"exception: {error}"))
     page.on(
         "console",

@@ -132,7 +132,8 @@ def fill(hub: Hub, recorder: Recorder, seed: int, codes: Sequence[np.ndarray], n
         },
     )
     hub.ingest.take(recorder.envelope(batch))
-    for each in detections[:: max(1, len(detections) // 6)]:
+    newest = sorted(detections, key=lambda each: each.seq, reverse=True)
+    for each in newest[:: max(1, len(detections) // 6)]:
         keep_clip(hub, recorder, each.seq, generator)
 
 
