@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -138,17 +139,18 @@ class Alarms:
     def learn(self, observations: Iterable[Observation], queries: Sequence[Query]) -> int:
         """Learn `queries` from observations made before at this site, in order; returns how many were of this code space."""
         course, run = Course(self._hop_s), 0
-        codes, runs = [], []
+        codes, runs = bytearray(), array("q")
         for each in observations:
             if each.code_space == self._code_space:
-                codes.append(np.frombuffer(each.code, np.uint8))
+                codes += each.code
                 run += not course.step(each).is_continued
                 runs.append(run)
-        if codes:
+        if runs:
             names = {query.name for query in queries}
             rows = np.asarray([query.name in names for query in self.queries])
-            self.rule.learn(self.distances(np.stack(codes)), np.asarray(runs), rows)
-        return len(codes)
+            stored = _Stored(np.frombuffer(codes, np.uint8).reshape(len(runs), -1), self.distances)
+            self.rule.learn(stored, np.asarray(runs, np.int64), rows)
+        return len(runs)
 
     def expected_per_day(self, number: int, threshold: Threshold) -> float | None:
         """Return how many false alarms a day a query gives at a threshold, what decoys take left out; None while nothing is known."""
@@ -321,6 +323,17 @@ class Alarms:
 
     def _row(self, row: int) -> NDArray[np.uint8]:
         return np.ascontiguousarray(self._planes[:, row]).view(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Codes [n, n_bytes] that are compared when they are asked for."""
+
+    codes: NDArray[np.uint8]
+    distances: Callable[[NDArray[np.uint8]], Bits]
+
+    def __getitem__(self, windows: slice, /) -> Bits:
+        return self.distances(self.codes[windows])
 
 
 def _planes(codes: Sequence[bytes]) -> NDArray[np.uint64]:

@@ -2,9 +2,9 @@
 
 The counts fade with a half-day memory, so that a change of weather is followed; what was let through is compared with what was wanted and
 the difference corrected, within bounds (adaptive conformal inference, Gibbs and Candes 2021). Windows that are taken for the sound itself
-are neither counted nor corrected for, and their neighbours, which hold parts of it, neither: those far nearer than the threshold, up to a
-bounded number a day, and, however many, those far nearer than the bundle's whole background ever comes. No site's threshold goes below those:
-a sound that is common at a site does not hide itself.
+are neither counted nor corrected for: those far nearer than the threshold, up to a bounded number a day, and, however many, those far nearer
+than the bundle's whole background ever comes. Their neighbours, which hold parts of it, are not counted. No site's threshold goes below
+those: a sound that is common at a site does not hide itself.
 """
 
 from __future__ import annotations
@@ -103,9 +103,8 @@ class Background:
         self.counts *= math.exp(-len(distances) * self.hop_s / MEMORY_S)
         self.events_today *= math.exp(-share_of_day)
         self.events_today += is_far.sum(axis=0)
-        is_background = ~with_neighbours(is_event)
-        self._count(distances, is_background)
-        let_through = ((distances <= limits) & is_background).sum(axis=0)
+        self._count(distances, ~with_neighbours(is_event))
+        let_through = ((distances <= limits) & ~is_event).sum(axis=0)
         wanted = self.wanted_per_day * share_of_day
         self.correction = np.clip(
             self.correction + GAIN * (wanted - let_through), -MAX_CORRECTION, MAX_CORRECTION
