@@ -105,6 +105,10 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         ("revoke", "take nothing more from a recorder"),
     ):
         _command(commands, name, _set_status, help_text).add_argument("name", help="of the recorder")
+    forget = _command(
+        commands, "forget", _forget, "remove a recorder that waits or is revoked and sent nothing"
+    )
+    forget.add_argument("name", help="of the recorder")
     add = _command(commands, "add", _add, "let a recorder in that has only a radio")
     add.add_argument("name", help="of the recorder, its device_id")
     add.add_argument("key", help="64 hexadecimal digits, as `edge-sync --status` shows them there")
@@ -248,6 +252,12 @@ def _record(device: Device, n_observations: int, n_dropped: int) -> dict[str, An
 def _set_status(args: argparse.Namespace) -> int:
     with _registry(args) as registry:
         registry.devices.set_status(args.name, "enrolled" if args.command == "approve" else "revoked")
+    return 0
+
+
+def _forget(args: argparse.Namespace) -> int:
+    with _registry(args) as registry:
+        registry.devices.forget(args.name)
     return 0
 
 

@@ -38,8 +38,8 @@ def code_digest(code: str) -> bytes:
 def enrol(registry: Registry, body: bytes, now_ns: int) -> Device:
     """Enter the recorder that signed an envelope with its public key; return it, enrolled or pending.
 
-    Raises WireError for a damaged request, TooLargeError; UnauthorizedError for one that its key has not signed, a code that is not
-    valid, or a name that another key has; OverQuotaError where too many wait for approval.
+    Raises WireError for a damaged request, TooLargeError; UnauthorizedError for one that its key has not signed, or a name that
+    another key has.
     """
     if len(body) > MAX_REQUEST_BYTES:
         raise TooLargeError(f"enrolment: expected at most {MAX_REQUEST_BYTES} bytes, found {len(body)}")

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from edge.errors import HubError
-from hub.refusal import OverQuotaError, UnauthorizedError, UnknownError
+from hub.refusal import UnauthorizedError, UnknownError
 from hub.store_registry_database import Database
+
+log = logging.getLogger(__name__)
 
 Status = Literal["pending", "enrolled", "revoked"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 MAX_PENDING = 1000  # recorders that wait for approval; anybody can add one
-_PENDING_RETRY_S = 3600.0
+_ANY_NAME = ""  # what a code is made for that has no name
+_NO_CODE = (
+    "; its code is used, expired or another recorder's: edge-hub approve, or a new code from edge-hub enrol"
+)
+_TAKEN = "device: the name {} is taken by another key, or revoked{}"
+_KEPT = ("part", "detection", "event", "dropped", "clip")  # of a recorder that is not forgotten
+_TOLD = ("epoch", "settled", "conflict", "usage")
 _COLUMNS = "number, name, title, status, public, latitude, longitude, added_ns, seen_ns, health_at_ns, health"
 _SELECT = f"SELECT {_COLUMNS} FROM device"
 
@@ -100,29 +109,30 @@ class Devices:
     def enrol(self, name: str, public: bytes, code_digest: bytes | None, now_ns: int) -> Device:
         """Enter a recorder: enrolled with a valid code, pending without one; a code is used up in the same transaction.
 
-        A key that is known already stays as it is. A name that another key has is given away only by a code that was
-        made for this name. Raises UnauthorizedError, and OverQuotaError where too many are pending.
+        A key that is known already stays as it is. A code that is not valid is as none: a hub restored from before the code
+        was made must not need a visit to the recorder. A name that another key has is given away only by a code that was made
+        for this name. The oldest one pending goes where there are too many. Raises UnauthorizedError.
         """
         with self._database.writing() as connection:
             known = _find(connection, name)
             if known is not None and known.public == public and known.status == "enrolled":
                 return known
-            if code_digest is not None:
-                bound = _use_code(connection, code_digest, name, now_ns)
-                if known is not None and not bound and known.status != "pending":
-                    raise UnauthorizedError(
-                        f"device: {name} is {known.status}; it takes a code made for this name"
-                    )
-                status: Status = "enrolled"
-            elif known is None:
-                (n,) = connection.execute("SELECT count(*) FROM device WHERE status = 'pending'").fetchone()
-                if n >= MAX_PENDING:
-                    raise OverQuotaError(f"{n} recorders wait for approval", _PENDING_RETRY_S)
-                status = "pending"
-            elif known.status == "revoked" or known.public != public:
-                raise UnauthorizedError(f"device: the name {name} is taken by another key, or revoked")
-            else:
+            code = None if code_digest is None else _find_code(connection, code_digest, name, now_ns)
+            status: Status = "pending" if code is None else "enrolled"
+            if known is not None and code is None:
+                if known.status != "pending" or known.public != public:
+                    raise UnauthorizedError(_TAKEN.format(name, "" if code_digest is None else _NO_CODE))
                 return known
+            if known is not None and code == _ANY_NAME and known.status != "pending":
+                raise UnauthorizedError(
+                    f"device: {name} is {known.status}; it takes a code made for this name"
+                )
+            if code is None:
+                _make_room(connection)
+            else:
+                connection.execute(
+                    "UPDATE enrolment_code SET used_ns = ? WHERE digest = ?", (now_ns, code_digest)
+                )
             if known is None:
                 connection.execute(
                     "INSERT INTO device (name, title, status, public, added_ns) VALUES (?, '', ?, ?, ?)",
@@ -135,7 +145,32 @@ class Devices:
                 )
             entered = _find(connection, name)
         assert entered is not None
+        if code is None and code_digest is not None:
+            log.warning("%s waits for approval, as without a code%s", name, _NO_CODE)
         return entered
+
+    def forget(self, name: str) -> None:
+        """Remove a recorder that is pending or revoked and of which nothing is kept. Raises UnknownError, HubError."""
+        with self._database.writing() as connection:
+            device = _find(connection, name)
+            if device is None:
+                raise UnknownError(f"device: expected one that the hub knows, found {name!r}")
+            if device.status == "enrolled":
+                raise HubError(
+                    f"{name}: expected a recorder that is pending or revoked, found it enrolled; revoke it first"
+                )
+            for table in _KEPT:
+                kept = connection.execute(
+                    f"SELECT 1 FROM {table} WHERE device = ? LIMIT 1", (device.number,)
+                ).fetchone()
+                if kept is not None:
+                    raise HubError(
+                        f"{name}: expected a recorder of which nothing is kept, found observations, detections or clips; "
+                        "revoked it sends no more, and what it sent stays"
+                    )
+            for table in _TOLD:
+                connection.execute(f"DELETE FROM {table} WHERE device = ?", (device.number,))
+            connection.execute("DELETE FROM device WHERE number = ?", (device.number,))
 
     def set_status(self, name: str, status: Status) -> Device:
         """Approve (enrolled) or revoke a device. Raises UnknownError."""
@@ -178,15 +213,22 @@ def _device(row: tuple[Any, ...]) -> Device:
     return Device(number, name, title, status, *facts, json.loads(health) if health else {})
 
 
-def _use_code(connection: sqlite3.Connection, digest: bytes, name: str, now_ns: int) -> bool:
-    """Use up a code; return whether it was made for this name. Raises UnauthorizedError."""
+def _find_code(connection: sqlite3.Connection, digest: bytes, name: str, now_ns: int) -> str | None:
+    """Return the name a code was made for, _ANY_NAME for any; None for a code that is used, expired or another's."""
     row = connection.execute(
         "SELECT device FROM enrolment_code WHERE digest = ? AND used_ns IS NULL AND until_ns > ?",
         (digest, now_ns),
     ).fetchone()
     if row is None or row[0] not in (None, name):
-        raise UnauthorizedError(
-            "code: expected an enrolment code that is neither used nor expired nor another recorder's; make one: edge-hub enrol"
-        )
-    connection.execute("UPDATE enrolment_code SET used_ns = ? WHERE digest = ?", (now_ns, digest))
-    return row[0] is not None
+        return None
+    return name if row[0] is not None else _ANY_NAME
+
+
+def _make_room(connection: sqlite3.Connection) -> None:
+    """Remove those that have been pending longest, until one more may be."""
+    (n,) = connection.execute("SELECT count(*) FROM device WHERE status = 'pending'").fetchone()
+    connection.execute(
+        "DELETE FROM device WHERE number IN"
+        " (SELECT number FROM device WHERE status = 'pending' ORDER BY added_ns, number LIMIT ?)",
+        (max(0, n - MAX_PENDING + 1),),
+    )

@@ -64,7 +64,7 @@ class Intake:
         """Keep what is new of arrivals in one commit; it is on the disk when this returns.
 
         An arrival with numbers beyond all bounds, or of a device over its quota, is answered by an error and leaves
-        nothing. Raises NoRoomError for a full disk, HubError for all else; then nothing is kept.
+        nothing but its bytes in the quota. Raises NoRoomError for a full disk, HubError for all else; then nothing is kept.
         """
         answers: list[Kept | WireError | OverQuotaError] = []
         with self._database.writing() as connection:
@@ -74,6 +74,7 @@ class Intake:
                     answers.append(self._keep(connection, arrival, now_ns))
                 except (WireError, OverQuotaError) as error:
                     connection.execute("ROLLBACK TO arrival")
+                    _count_bytes(connection, arrival, 0, now_ns)
                     answers.append(error)
                 connection.execute("RELEASE arrival")
         return answers
@@ -121,14 +122,21 @@ class Intake:
 
     def _keep(self, connection: sqlite3.Connection, arrival: Arrival, now_ns: int) -> Kept:
         batch, device = arrival.batch, arrival.device
-        self._count_bytes(connection, arrival, now_ns)
+        n_bytes = _count_bytes(connection, arrival, sum(run.n for run in batch.runs), now_ns)
+        if n_bytes > self._quota_bytes:
+            raise OverQuotaError(
+                f"expected at most {self._quota_bytes} bytes of a recorder in a day, found {n_bytes}",
+                ((now_ns // _DAY_NS + 1) * _DAY_NS - now_ns) / 1e9,
+            )
         _require_near(batch, {s: next_number(connection, device, batch.epoch, s) for s in STREAMS})
-        _enter_epoch(connection, arrival, now_ns)
+        has_made = _enter_epoch(connection, arrival, now_ns)
+        n_before = connection.total_changes
         differing = {
             "detections": keep_detections(connection, device, batch, now_ns),
             "events": keep_events(connection, device, batch, now_ns),
             "observations": [],
         }
+        has_records = connection.total_changes > n_before
         blocks: list[ArchiveBlock] = []
         for run, columns, digests in zip(batch.runs, arrival.columns, arrival.digests, strict=True):
             new, changed = keep_run(connection, device, batch.epoch, run, digests)
@@ -142,7 +150,10 @@ class Intake:
             note_conflicts(connection, device, batch.epoch, stream, differing[stream], now_ns)
             done[stream] = progress(connection, device, batch.epoch, stream)
         n_conflicts = sum(n for ranges in differing.values() for _, n in ranges)
-        _note_visit(connection, device, batch, now_ns)
+        if has_made or has_records or blocks:  # not for a visit alone, and not for what comes again
+            connection.execute("UPDATE device SET seen_ns = ? WHERE number = ?", (now_ns, device))
+        if batch.health:
+            _note_health(connection, device, batch.health, has_made, now_ns)
         if batch.calibrations is not None:
             keep_calibrations(connection, device, batch.calibrations, now_ns)
         wanted = connection.execute(
@@ -151,19 +162,15 @@ class Intake:
         ).fetchall()
         return Kept(Receipt(batch.epoch, done, n_conflicts, tuple(wanted)), tuple(blocks))
 
-    def _count_bytes(self, connection: sqlite3.Connection, arrival: Arrival, now_ns: int) -> None:
-        """Count what a device sends in a day, also what came before. Raises OverQuotaError."""
-        day, n_observations = now_ns // _DAY_NS, sum(run.n for run in arrival.batch.runs)
-        (n_bytes,) = connection.execute(
-            "INSERT INTO usage VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes,"
-            " observations = observations + excluded.observations RETURNING bytes",
-            (arrival.device, day, arrival.n_bytes, n_observations),
-        ).fetchall()[0]
-        if n_bytes > self._quota_bytes:
-            raise OverQuotaError(
-                f"expected at most {self._quota_bytes} bytes of a recorder in a day, found {n_bytes}",
-                ((day + 1) * _DAY_NS - now_ns) / 1e9,
-            )
+
+def _count_bytes(connection: sqlite3.Connection, arrival: Arrival, n_observations: int, now_ns: int) -> int:
+    """Count what a device sends in a day, also what came before or is refused; return how many bytes that are."""
+    ((n_bytes,),) = connection.execute(
+        "INSERT INTO usage VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes,"
+        " observations = observations + excluded.observations RETURNING bytes",
+        (arrival.device, now_ns // _DAY_NS, arrival.n_bytes, n_observations),
+    ).fetchall()
+    return int(n_bytes)
 
 
 def _require_near(batch: Batch, known: dict[Stream, int]) -> None:
@@ -180,19 +187,24 @@ def _require_near(batch: Batch, known: dict[Stream, int]) -> None:
             )
 
 
-def _enter_epoch(connection: sqlite3.Connection, arrival: Arrival, now_ns: int) -> None:
-    key = (arrival.device, arrival.batch.epoch)
-    changed = connection.execute(
-        "UPDATE epoch SET observations = max(observations, ?), detections = max(detections, ?), events = max(events, ?)"
-        " WHERE device = ? AND epoch = ?",
-        (*arrival.batch.next, *key),
-    )
-    if changed.rowcount:
-        return
+def _enter_epoch(connection: sqlite3.Connection, arrival: Arrival, now_ns: int) -> bool:
+    """Note how many of each stream were made; return whether these are more than ever."""
+    key, made = (arrival.device, arrival.batch.epoch), arrival.batch.next
+    row = connection.execute(
+        "SELECT observations, detections, events FROM epoch WHERE device = ? AND epoch = ?", key
+    ).fetchone()
+    if row is not None:
+        connection.execute(
+            "UPDATE epoch SET observations = max(observations, ?), detections = max(detections, ?), events = max(events, ?)"
+            " WHERE device = ? AND epoch = ?",
+            (*made, *key),
+        )
+        return any(now > before for now, before in zip(made, row, strict=True))
     (n_epochs,) = connection.execute("SELECT count(*) FROM epoch WHERE device = ?", key[:1]).fetchone()
     if n_epochs >= MAX_EPOCHS:
         raise WireError(f"epoch: expected at most {MAX_EPOCHS} of one recorder, found another one")
-    connection.execute("INSERT INTO epoch VALUES (?, ?, ?, ?, ?, ?)", (*key, now_ns, *arrival.batch.next))
+    connection.execute("INSERT INTO epoch VALUES (?, ?, ?, ?, ?, ?)", (*key, now_ns, *made))
+    return any(made)
 
 
 def _keep_dropped(connection: sqlite3.Connection, device: int, batch: Batch) -> None:
@@ -205,15 +217,18 @@ def _keep_dropped(connection: sqlite3.Connection, device: int, batch: Batch) -> 
             )
 
 
-def _note_visit(connection: sqlite3.Connection, device: int, batch: Batch, now_ns: int) -> None:
-    """Note when a device was heard of, and how it is where that is newer than what is known."""
-    connection.execute("UPDATE device SET seen_ns = ? WHERE number = ?", (now_ns, device))
-    if batch.health:
-        at_ns = batch.health["at_ns"]
-        connection.execute(
-            "UPDATE device SET health_at_ns = ?, health = ? WHERE number = ? AND coalesce(health_at_ns, -1) < ?",
-            (at_ns, _health_text(batch.health), device, at_ns),
-        )
+def _note_health(
+    connection: sqlite3.Connection, device: int, health: Mapping[str, Any], has_made: bool, now_ns: int
+) -> None:
+    """Note how a device is where that is newer than what is known: by its clock, or as more was made than ever.
+
+    What is known from a time that has not come yet was told by a wrong clock, and gives way to anything.
+    """
+    connection.execute(
+        "UPDATE device SET health_at_ns = ?, health = ? WHERE number = ?"
+        " AND (? OR coalesce(health_at_ns, -1) < ? OR health_at_ns > ?)",
+        (health["at_ns"], _health_text(health), device, has_made, health["at_ns"], now_ns + _DAY_NS),
+    )
 
 
 def _health_text(health: Mapping[str, Any]) -> str:

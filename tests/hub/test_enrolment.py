@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
-from edge.errors import WireError
+from edge.errors import HubError, WireError
 from hub.enrolment import enrol, new_code
-from hub.refusal import OverQuotaError, TooLargeError, UnauthorizedError
+from hub.ingest import Ingest
+from hub.refusal import TooLargeError, UnauthorizedError, UnknownError
 from hub.store_registry import Registry
 from hub.store_registry_devices import MAX_PENDING
 from tests.hub.conftest import NOW_NS
@@ -16,27 +20,42 @@ DAY_NS = 86_400 * 10**9
 def test_a_code_lets_one_recorder_in_once(registry: Registry) -> None:
     code = new_code(registry, None, NOW_NS)
     assert enrol(registry, Recorder("owl-1").enrolment(code), NOW_NS).status == "enrolled"
-    with pytest.raises(UnauthorizedError, match="code"):
-        enrol(registry, Recorder("owl-2", seed=2).enrolment(code), NOW_NS)
+    assert enrol(registry, Recorder("owl-2", seed=2).enrolment(code), NOW_NS).status == "pending"
     assert enrol(registry, Recorder("owl-1").enrolment(code), NOW_NS).status == "enrolled"  # a lost answer
-    assert [device.name for device in registry.devices.all()] == ["owl-1"]
+    assert [device.status for device in registry.devices.all()] == ["enrolled", "pending"]
 
 
 @pytest.mark.parametrize("code", ["aaaa-bbbb-cccc-dddd", "", "not a code"])
 def test_a_guessed_code_enters_nobody(registry: Registry, code: str) -> None:
     new_code(registry, None, NOW_NS)
-    with pytest.raises((UnauthorizedError, WireError)):
+    with suppress(WireError):
         enrol(registry, Recorder("owl-1").enrolment(code), NOW_NS)
-    assert registry.devices.all() == []
+    assert [device.status for device in registry.devices.all()] in ([], ["pending"])
 
 
 def test_a_code_expires_and_keeps_to_its_name(registry: Registry) -> None:
     old, named = new_code(registry, None, NOW_NS, 86_400), new_code(registry, "fox-1", NOW_NS)
-    with pytest.raises(UnauthorizedError):
-        enrol(registry, Recorder("owl-1").enrolment(old), NOW_NS + DAY_NS)
-    with pytest.raises(UnauthorizedError):
-        enrol(registry, Recorder("owl-1").enrolment(named), NOW_NS)
+    assert enrol(registry, Recorder("owl-1").enrolment(old), NOW_NS + DAY_NS).status == "pending"
+    assert enrol(registry, Recorder("owl-1").enrolment(named), NOW_NS).status == "pending"
     assert enrol(registry, Recorder("fox-1").enrolment(named), NOW_NS).status == "enrolled"
+
+
+def test_a_hub_that_forgot_an_enrolment_can_approve_the_recorder(
+    registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    code, recorder = new_code(registry, "owl-1", NOW_NS), Recorder("owl-1")
+    enrol(registry, recorder.enrolment(code), NOW_NS)
+    with Registry.open(tmp_path / "restored.sqlite") as restored:  # from before the code was made
+        for _ in range(2):
+            assert enrol(restored, recorder.enrolment(code), NOW_NS).status == "pending"
+        assert [
+            record.getMessage()
+            for record in caplog.records
+            if "owl-1 waits for approval" in record.getMessage()
+        ]
+        assert len(caplog.records) == 1
+        restored.devices.set_status("owl-1", "enrolled")
+        assert enrol(restored, recorder.enrolment(code), NOW_NS).status == "enrolled"
 
 
 def test_the_registry_does_not_keep_codes_themselves(registry: Registry) -> None:
@@ -106,15 +125,41 @@ def test_a_request_that_is_too_long_is_refused_unread(registry: Registry) -> Non
         enrol(registry, Recorder("owl-1").enrolment(later=[]), NOW_NS)
 
 
-def test_only_so_many_wait_for_approval(registry: Registry) -> None:
+def test_where_too_many_wait_for_approval_the_oldest_goes(registry: Registry) -> None:
     key = Recorder("owl-1").key.public
     with registry.database.writing() as connection:
         connection.executemany(
-            "INSERT INTO device (name, title, status, public, added_ns) VALUES (?, '', 'pending', ?, 0)",
-            [(f"waiting-{i}", key) for i in range(MAX_PENDING)],
+            "INSERT INTO device (name, title, status, public, added_ns) VALUES (?, '', ?, ?, ?)",
+            [
+                ("old", "enrolled", key, 0),
+                ("older", "revoked", key, 0),
+                *((f"waiting-{i}", "pending", key, 1000 - i) for i in range(MAX_PENDING)),
+            ],
         )
-    with pytest.raises(OverQuotaError) as refused:
-        enrol(registry, Recorder("owl-1").enrolment(), NOW_NS)
-    assert refused.value.retry_after_s
+    assert enrol(registry, Recorder("owl-1").enrolment(), NOW_NS).status == "pending"
+    names = {device.name for device in registry.devices.all()}
+    assert len(names) == MAX_PENDING + 2
+    assert {"owl-1", "old", "older", "waiting-0"} <= names
+    assert f"waiting-{MAX_PENDING - 1}" not in names
     code = new_code(registry, None, NOW_NS)
-    assert enrol(registry, Recorder("owl-1").enrolment(code), NOW_NS).status == "enrolled"
+    assert enrol(registry, Recorder("owl-2").enrolment(code), NOW_NS).status == "enrolled"
+    assert {device.name for device in registry.devices.all()} == names | {"owl-2"}
+
+
+def test_only_what_sent_nothing_can_be_forgotten(registry: Registry, ingest: Ingest, owl: Recorder) -> None:
+    enrol(registry, Recorder("fox-1").enrolment(), NOW_NS)
+    registry.devices.forget("fox-1")
+    ingest.take(owl.envelope(owl.batch(health={"at_ns": 5})))
+    with pytest.raises(HubError, match="revoke it first"):
+        registry.devices.forget("owl-1")
+    registry.devices.set_status("owl-1", "revoked")
+    registry.devices.forget("owl-1")
+    assert registry.devices.all() == []
+    with pytest.raises(UnknownError):
+        registry.devices.forget("owl-1")
+    enrol(registry, owl.enrolment(new_code(registry, None, NOW_NS)), NOW_NS)
+    ingest.take(owl.sent(0, 3))
+    registry.devices.set_status("owl-1", "revoked")
+    with pytest.raises(HubError, match="what it sent stays"):
+        registry.devices.forget("owl-1")
+    assert registry.devices.named("owl-1").number == 3  # never another one's

@@ -14,6 +14,7 @@ from edge.batch import Batch, Progress
 from edge.errors import ArchiveError, HubError, WireError
 from hub.archive import ArchiveBlock
 from hub.archive_sqlite import SqliteArchive
+from hub.enrolment import enrol, new_code
 from hub.ingest import Ingest
 from hub.refusal import BusyError, NoRoomError, OverQuotaError
 from hub.store_registry import Registry
@@ -100,6 +101,21 @@ def test_one_batch_that_is_refused_takes_no_other_with_it(
         assert ingest.take(owl.sent(0, 10)).progress["observations"] == Progress(10)
         ingest.wait_archived(10)
     assert kept(archive) == list(range(10))
+
+
+def test_refused_batches_count_for_the_quota(tmp_path: Path, archive: SqliteArchive) -> None:
+    owl = Recorder("owl-1")
+    far, near = owl.sent(2 * MAX_JUMP, 100), owl.sent(0, 100)
+    with (
+        Registry.open(tmp_path / "hub.sqlite", 2 * len(far)) as registry,
+        Ingest(registry, archive, lambda: NOW_NS) as ingest,
+    ):
+        enrol(registry, owl.enrolment(new_code(registry, None, NOW_NS)), NOW_NS)
+        for _ in range(2):
+            with pytest.raises(WireError, match="expected numbers up to"):
+                ingest.take(far)
+        with pytest.raises(OverQuotaError):
+            ingest.take(near)
 
 
 def test_the_quota_counts_over_restarts(tmp_path: Path, archive: SqliteArchive, owl: Recorder) -> None:
