@@ -158,9 +158,12 @@ def state_of(device: Device, now_ns: int) -> str:
 
 
 def last_code_ns(device: Device, now_ns: int) -> int | None:
-    """Return when a recorder last wrote a code: as its heartbeat says, else when something new last came."""
+    """Return when a recorder last wrote a code: as its heartbeat says, else when something new last came.
+
+    A clock that is not set, or ahead of the hub's, tells nothing.
+    """
     told = device.health.get("last_code_ns")
-    if isinstance(told, int) and 0 < told <= now_ns:  # a clock that is wrong tells nothing
+    if isinstance(told, int) and 0 < told <= now_ns and device.health.get("clock") != "unset":
         return told
     return device.seen_ns
 

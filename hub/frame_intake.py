@@ -157,7 +157,8 @@ class FrameIntake:
             if not is_authentic(key, frame, at_s, 0, relies_on):
                 return False
             self._keep(device, Batch(device.name, known.context.epoch, made, health=health))
-            self._store.note_made(device.number, known.context.epoch, at_s, made[0], made[1])
+            now_s = self._ingest.now_ns() // 10**9
+            self._store.note_made(device.number, known.context.epoch, at_s, made[0], made[1], now_s)
             return True
         number = completed(frame.low_number, 16, known.last_number)
         seq = completed(frame.low_seq, 24, known.last_seq)

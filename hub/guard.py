@@ -1,7 +1,8 @@
 """Guard: who may see the page and /api: whoever brings the hub's token, and who sits at the hub's own computer.
 
 A request is from the same computer where the hub listens on loopback alone, and neither the name it was asked by nor a
-header of a proxy says that it came from elsewhere. Behind a proxy everybody needs the token (--behind-proxy).
+header of a proxy says that it came from elsewhere. A proxy need not say so: behind one everybody needs the token
+(--behind-proxy). What another site's page asks a browser for changes nothing without the token.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -27,6 +28,7 @@ _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 # nothing of the page comes from outside, and no other page may frame it
 _POLICY = "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+_SAFE = ("GET", "HEAD", "OPTIONS")
 _MAX_FORM_BYTES = 4096
 _YEAR_S = 365 * 86_400
 
@@ -92,7 +94,9 @@ class Guard:
         request = Request(scope, receive)
         if request.url.path == LOGIN_PATH:
             answer: Response = await self._login(request)
-        elif (self._local_is_free and _is_local(request)) or self._has_token(request):
+        elif self._has_token(request) or (
+            self._local_is_free and _is_local(request) and not _is_foreign(request)
+        ):
             await self._app(scope, receive, send_guarded)
             return
         elif request.method == "GET" and not request.url.path.startswith("/api/"):
@@ -137,3 +141,13 @@ def _is_local(request: Request) -> bool:
     host = request.headers.get("host", "")
     name = host.rsplit(":", 1)[0] if host.rpartition(":")[2].isdecimal() else host
     return name.lower() in _LOCAL_NAMES and not any(header in request.headers for header in _PROXY_HEADERS)
+
+
+def _is_foreign(request: Request) -> bool:
+    """Return whether a request that may change something was made by a page of another origin, as browsers tell."""
+    if request.method in _SAFE:
+        return False
+    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        return True
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()

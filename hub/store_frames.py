@@ -18,6 +18,7 @@ SCHEMA_VERSION = 1
 MAX_WAITING = 512  # frames of one device; the oldest go first
 MAX_CONTEXTS = 8
 MAX_ANCHORS = 1024
+_DAY_S = 86_400
 
 _TABLES = """
 CREATE TABLE part (
@@ -148,14 +149,21 @@ class FrameStore:
         with self._writing() as connection:
             connection.execute("DELETE FROM waiting WHERE number = ?", (number,))
 
-    def note_made(self, device: int, epoch: int, at_s: int, n_observations: int, n_detections: int) -> None:
-        """Remember how many there are at the device, as its newest heartbeat says."""
+    def note_made(
+        self, device: int, epoch: int, at_s: int, n_observations: int, n_detections: int, now_s: int
+    ) -> None:
+        """Remember how many there are at the device, the most that its heartbeats have said of its newest epoch.
+
+        at_s: by its clock; what was told from a time that has not come yet gives way to another epoch.
+        """
         with self._writing() as connection:
             connection.execute(
                 "INSERT INTO made VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET epoch = excluded.epoch,"
-                " at_s = excluded.at_s, observations = excluded.observations, detections = excluded.detections"
-                " WHERE excluded.at_s >= at_s",
-                (device, epoch, at_s, n_observations, n_detections),
+                " at_s = CASE WHEN epoch = excluded.epoch AND at_s <= ? THEN max(at_s, excluded.at_s) ELSE excluded.at_s END,"
+                " observations = max(excluded.observations, iif(epoch = excluded.epoch, observations, 0)),"
+                " detections = max(excluded.detections, iif(epoch = excluded.epoch, detections, 0))"
+                " WHERE epoch = excluded.epoch OR excluded.at_s >= at_s OR at_s > ?",
+                (device, epoch, at_s, n_observations, n_detections, now_s + _DAY_S, now_s + _DAY_S),
             )
 
     def made(self, device: int) -> tuple[int, int, int] | None:
