@@ -24,10 +24,12 @@ LOG = logging.getLogger(__name__)
 APPLICATION_ID = 0x66637379  # "fcsy"
 _BUSY_TIMEOUT_S = 10.0
 _DAYS_KEPT = 60
+_MARKS_KEPT = 256
 
 Stretch = tuple[
     int, tuple[tuple[int, int], ...]
 ]  # next, missing (first, n): what the hub keeps of one stream
+Mark = Mapping[str, tuple[int, str]]  # by stream: next at a hub, digest of the record before it, "" = none
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,14 @@ def add_told(connection: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (create_tables, add_told)
+def add_marks(connection: sqlite3.Connection) -> None:
+    """Version 3: what the store held when a hub kept all of it. Released: never edited, only followed by another migration."""
+    connection.execute(
+        "CREATE TABLE mark (number INTEGER PRIMARY KEY, hub TEXT NOT NULL, epoch INTEGER NOT NULL, content TEXT NOT NULL)"
+    )
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (create_tables, add_told, add_marks)
 
 
 def cursor_path(store: Path | str | None) -> Path:
@@ -164,6 +173,24 @@ class SyncCursor:
             self._connection.executemany(
                 "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?)",
                 [(hub, epoch, stream, n, json.dumps(missing)) for stream, (n, missing) in progress.items()],
+            )
+
+    def marks(self, hub: str, epoch: int) -> list[Mark]:
+        """Return what the store held when a hub kept all of it, the newest first."""
+        with self._mapped():
+            rows = self._connection.execute(
+                "SELECT content FROM mark WHERE hub = ? AND epoch = ? ORDER BY number DESC", (hub, epoch)
+            ).fetchall()
+        return [{stream: (n, digest) for stream, (n, digest) in json.loads(row[0]).items()} for row in rows]
+
+    def keep_mark(self, hub: str, epoch: int, mark: Mark) -> None:
+        """Remember what the store holds, now that a hub keeps all of it."""
+        with self._writing():
+            self._connection.execute(
+                "INSERT INTO mark (hub, epoch, content) VALUES (?, ?, ?)", (hub, epoch, json.dumps(mark))
+            )
+            self._connection.execute(
+                "DELETE FROM mark WHERE number <= (SELECT max(number) FROM mark) - ?", (_MARKS_KEPT,)
             )
 
     def refused(self, hub: str, epoch: int) -> dict[str, frozenset[int]]:

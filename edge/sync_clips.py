@@ -8,14 +8,14 @@ from pathlib import Path
 import cbor2
 
 from edge.batch import FORMAT_VERSION
-from edge.store_runs import StoreRuns
+from edge.store_epochs import Section
 
 LOG = logging.getLogger(__name__)
 
 MAX_CLIP_BYTES = 7_500_000  # the hub takes bodies of 8 MiB
 
 
-def clip_payload(store: StoreRuns, epoch: int, seq: int) -> bytes | None:
+def clip_payload(store: Section, epoch: int, seq: int) -> bytes | None:
     """Return the payload of an envelope of purpose "clip", None where the card has no such sound (any more).
 
     Only files that the store names as clips are ever read.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import cbor2
 
@@ -26,15 +27,19 @@ from edge.device_key import DeviceKey
 from edge.errors import SyncError, WireError
 from edge.observation import MAX_INT
 from edge.store_cursor import Stretch, SyncCursor
+from edge.store_epochs import Numbers, Section, begin_epoch, sections
 from edge.store_runs import StoreRuns
 from edge.sync_budget import Budget, line_bytes
 from edge.sync_calibration import calibrations
 from edge.sync_carrier import Answer, Carrier, RefusedError
 from edge.sync_clips import clip_payload
+from edge.sync_copies import Sure
 from edge.sync_pace import LEAST_BYTES, Pace
 from edge.sync_plan import Limit, Plan, n_records, only_record
 
 LOG = logging.getLogger(__name__)
+
+_MUCH, _MUCH_BY_RADIO = 256, 8  # records that wait, before which the hub is asked what it keeps
 
 _DAY_NS = 86_400 * 10**9
 
@@ -51,6 +56,7 @@ class Totals:
     n_conflicts: int = 0
     n_code_bytes: int = 0
     n_line_bytes: int = 0
+    n_epochs_begun: int = 0
     is_over_budget: bool = False
     is_pending: bool = False
 
@@ -76,6 +82,7 @@ class Delivery:
     ) -> None:
         assert settings.hub is not None  # nobody opens a carrier to nowhere
         self._hub, self._settings = settings.hub, settings
+        self._is_by_frames = urlsplit(settings.hub).scheme == "frames"
         self._store, self._cursor, self._carrier, self._key = store, cursor, carrier, key
         self._health, self._now_ns, self._clock = health, now_ns, clock
         self._budget = Budget(cursor, settings.link, settings.daily_bytes)
@@ -86,22 +93,87 @@ class Delivery:
         self.totals.is_over_budget = self.totals.is_pending = False
         if not self._is_enrolled():
             return
-        progress = self._remembered()
         receipt: Receipt | None = None
-        while True:
-            batch = self._next(progress, with_health=receipt is None)
-            if batch is None:
-                break
-            if receipt is not None and not n_records(batch):
-                break
-            answer, known = self._send(batch, progress)
-            if answer is not None and n_records(batch) and known == progress:
-                raise SyncError(f"{self._hub}: expected a receipt for what was sent, found one for nothing")
-            receipt, progress = answer or receipt, known
+        waiting = sections(self._store)
+        while waiting:
+            section = waiting.pop(0)
+            answer, parts = self._deliver(section)
+            receipt, waiting = answer or receipt, [*parts, *waiting]
         if receipt is not None:
             self._tell_calibrations()
         if receipt is not None and self._settings.clips and self._settings.link == "lte":
             self._send_clips(receipt)
+
+    def _deliver(self, section: Section) -> tuple[Receipt | None, Sequence[Section]]:
+        """Send what waits of a part of the store; return the last receipt, and the parts that it turns out to be."""
+        progress = self._remembered(section)
+        if not section.is_open and progress is not None and not self._waits(section, progress):
+            return None, ()
+        sure = Sure.of(section, self._cursor.marks(self._hub, section.epoch))
+        if progress is not None and section.is_open and self._asks_first(section, progress, sure):
+            progress = None
+        receipt: Receipt | None = None
+        while True:
+            batch = self._next(section, progress, with_health=section.is_open and receipt is None)
+            if batch is None or (receipt is not None and not n_records(batch)):
+                break
+            answer, known = self._send(section, batch, progress)
+            if answer is not None and section.is_open:
+                at = self._differs_from(section, batch, answer, sure)
+                if at is not None:
+                    return answer, self._begun_anew(section, at)
+            if answer is not None and n_records(batch) and known == progress:
+                raise SyncError(f"{self._hub}: expected a receipt for what was sent, found one for nothing")
+            receipt, progress = answer or receipt, known
+        if receipt is not None and section.is_open and sure.is_changed:
+            self._cursor.keep_mark(self._hub, section.epoch, sure.mark())
+        return receipt, ()
+
+    def _asks_first(self, section: Section, progress: Mapping[Stream, Progress], sure: Sure) -> bool:
+        """Return whether the hub is asked what it keeps before anything is sent: what is remembered may be of another card.
+
+        Where much waits that is done in any case: a restored card has forgotten what it sent since.
+        """
+        if not sure.is_newest or any(progress[stream].next > sure.next[stream] for stream in STREAMS):
+            return True
+        if self._is_by_frames:
+            return False
+        n_made = dict(zip(STREAMS, section.made(), strict=True))
+        streams = STREAMS if self._settings.link == "lte" else STREAMS[1:]
+        n_waiting = sum(n_made[stream] - progress[stream].next for stream in streams)
+        return n_waiting >= (_MUCH if self._settings.link == "lte" else _MUCH_BY_RADIO)
+
+    def _waits(self, section: Section, progress: Mapping[Stream, Progress]) -> bool:
+        return n_records(self._plan(section).next_batch(progress, Limit(LEAST_BYTES), None)) > 0
+
+    def _differs_from(self, section: Section, batch: Batch, receipt: Receipt, sure: Sure) -> Numbers | None:
+        """Return from where on a store is not the one that the hub heard of before; None where it is."""
+        if self._is_by_frames:  # nothing comes back that could be compared
+            return sure.beyond(receipt.progress)
+
+        def ask(question: Batch) -> int:
+            return self._receipt(section, self._post("batch", encode_batch(question))).n_conflicts
+
+        return sure.compare(batch, receipt, ask)
+
+    def _begun_anew(self, section: Section, at: Numbers) -> Sequence[Section]:
+        """Let what differs from what the hub keeps go by a new epoch, and say so."""
+        parts = begin_epoch(section, at)
+        LOG.warning(
+            "%s: keeps something else than %s from number %d of epoch %d on: this is an older copy of a card, or another "
+            "recorder runs on a copy of it. %s",
+            self._hub,
+            section.path,
+            at[0] - section.first[0],
+            section.epoch,
+            "Nothing was recorded since; what will be, goes by a new epoch"
+            if parts is None
+            else f"What was recorded since goes by a new epoch, {parts[1].epoch}",
+        )
+        if parts is None:
+            return ()
+        self.totals.n_epochs_begun += 1
+        return parts
 
     def _is_enrolled(self) -> bool:
         """Enrol this device's key where that is not done yet; return whether the hub takes its batches."""
@@ -126,14 +198,16 @@ class Delivery:
         self._cursor.keep_contact(self._hub, replace(contact, public=self._key.public))
         return True
 
-    def _remembered(self) -> Mapping[Stream, Progress] | None:
+    def _remembered(self, section: Section) -> Mapping[Stream, Progress] | None:
         """Return what the hub kept when it was last heard of, None where that is not known."""
-        kept = self._cursor.progress(self._hub, self._store.epoch)
+        kept = self._cursor.progress(self._hub, section.epoch)
         if not kept.keys() >= set(STREAMS):
             return None
         return {stream: Progress(*kept[stream]) for stream in STREAMS}
 
-    def _next(self, progress: Mapping[Stream, Progress] | None, *, with_health: bool) -> Batch | None:
+    def _next(
+        self, section: Section, progress: Mapping[Stream, Progress] | None, *, with_health: bool
+    ) -> Batch | None:
         """Return the next batch, None where today's budget is used up; the first of a visit says how the recorder is."""
         now_ns = self._now_ns()
         left, for_codes = self._budget.left(now_ns), self._budget.left_for_codes(now_ns)
@@ -142,20 +216,23 @@ class Delivery:
             return None
         health = self._health() if with_health else None
         if progress is None:  # a question: the receipt tells where to go on
-            return Batch(self._store.device_id, self._store.epoch, self._store.made(), health=health)
+            return Batch(section.device_id, section.epoch, section.made(), health=health)
         codes = for_codes is None or for_codes >= LEAST_BYTES
         known = [each for each in (left, for_codes if codes else None) if each is not None]
         n_bytes = min([self._pace.n_bytes, *known])
-        refused = self._cursor.refused(self._hub, self._store.epoch)
-        plan = Plan(self._store, self._settings.link, {s: refused.get(s, frozenset()) for s in STREAMS})
+        plan = self._plan(section)
         batch = plan.next_batch(progress, Limit(n_bytes, self._pace.n_records, codes), health)
         if not codes and not n_records(batch):
             whole = plan.next_batch(progress, Limit(n_bytes, self._pace.n_records), None)
             self.totals.is_over_budget = n_records(whole) > 0
         return batch
 
+    def _plan(self, section: Section) -> Plan:
+        refused = self._cursor.refused(self._hub, section.epoch)
+        return Plan(section, self._settings.link, {s: refused.get(s, frozenset()) for s in STREAMS})
+
     def _send(
-        self, batch: Batch, progress: Mapping[Stream, Progress] | None
+        self, section: Section, batch: Batch, progress: Mapping[Stream, Progress] | None
     ) -> tuple[Receipt | None, Mapping[Stream, Progress] | None]:
         """Send a batch; return its receipt, None where the hub wants another one in its place, and what the hub keeps."""
         started_s = self._clock()
@@ -164,17 +241,17 @@ class Delivery:
         except RefusedError as error:
             if error.status not in (400, 413) or not n_records(batch):
                 raise
-            return None, self._isolate(batch, error, progress)
+            return None, self._isolate(section, batch, error, progress)
         except SyncError:
             self._pace.failed()
             raise
-        receipt = self._receipt(answer)
+        receipt = self._receipt(section, answer)
         self._pace.answered(self._clock() - started_s)
         self._count(batch)
         return receipt, self._settled(batch, receipt)
 
     def _isolate(
-        self, batch: Batch, error: RefusedError, progress: Mapping[Stream, Progress] | None
+        self, section: Section, batch: Batch, error: RefusedError, progress: Mapping[Stream, Progress] | None
     ) -> Mapping[Stream, Progress] | None:
         """Find the one record that the hub refuses and leave it out from now on; the others must not wait for it.
 
@@ -184,7 +261,7 @@ class Delivery:
         n = n_records(batch)
         if n == 1 or (error.status == 400 and self._pace.is_whole()):
             empty = replace(batch, runs=(), detections=(), events=(), dropped=())
-            known = self._settled(empty, self._receipt(self._post("batch", encode_batch(empty))))
+            known = self._settled(empty, self._receipt(section, self._post("batch", encode_batch(empty))))
             if known != progress:
                 return known
         self._pace.refused(n)
@@ -193,16 +270,16 @@ class Delivery:
             LOG.warning(
                 "%s: refuses number %d of %s, left out from now on: %s", self._hub, number, stream, error
             )
-            self._cursor.refuse(self._hub, self._store.epoch, stream, number, str(error))
+            self._cursor.refuse(self._hub, section.epoch, stream, number, str(error))
         return progress
 
-    def _receipt(self, answer: Answer) -> Receipt:
+    def _receipt(self, section: Section, answer: Answer) -> Receipt:
         """Return a receipt that can be believed. Raises SyncError."""
         try:
             receipt = decode_receipt(answer.content)
         except WireError as error:
             raise SyncError(f"{self._hub}: expected a receipt, found: {error}") from error
-        if receipt.epoch != self._store.epoch:
+        if receipt.epoch != section.epoch:
             raise SyncError(f"{self._hub}: expected a receipt of this epoch, found that of another")
         for stream in STREAMS:
             each, end = receipt.progress[stream], 0
@@ -216,13 +293,6 @@ class Delivery:
 
     def _settled(self, batch: Batch, receipt: Receipt) -> Mapping[Stream, Progress]:
         """Take a receipt as the state of the hub, and remember it."""
-        for stream, made in zip(STREAMS, self._store.made(), strict=True):
-            if receipt.progress[stream].next > made:
-                raise SyncError(
-                    f"{self._hub}: keeps {receipt.progress[stream].next} {stream} of this epoch, but {self._store.path} "
-                    f"has made {made}: this is an older copy of a card, or another recorder runs on a copy of it. "
-                    "Move the store away: edge-monitor begins a new one, with an epoch of its own"
-                )
         if receipt.n_conflicts:
             LOG.warning(
                 "%s: %d records differ from what it was sent before; does another recorder run on a copy of this card?",
@@ -265,7 +335,8 @@ class Delivery:
 
     def _send_clips(self, receipt: Receipt) -> None:
         for epoch, seq in receipt.clips:
-            payload = clip_payload(self._store, epoch, seq)
+            payloads = (clip_payload(section, epoch, seq) for section in sections(self._store))
+            payload = next((each for each in payloads if each is not None), None)
             if payload is None:
                 continue
             left = self._budget.left_for_codes(self._now_ns())

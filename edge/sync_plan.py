@@ -11,6 +11,7 @@ from edge.batch import MAX_RECORDS, STREAMS, Batch, Progress, Range, Run, Stream
 from edge.config import Link
 from edge.observation import Detection
 from edge.store_blocks import pack_columns
+from edge.store_epochs import Section
 from edge.store_runs import StoredRun, StoreRuns
 
 TIERS: tuple[Link, ...] = get_args(Link)
@@ -61,7 +62,7 @@ class _Room:
 class Plan:
     """Fills batches from a store. refused: numbers that the hub does not take, never offered again."""
 
-    store: StoreRuns
+    store: StoreRuns | Section
     link: Link
     refused: Refused = field(default_factory=dict)
 

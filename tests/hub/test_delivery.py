@@ -60,28 +60,32 @@ def test_whatever_happens_to_a_request_its_observations_are_kept_once(kind: Kind
     assert line.proxy.n[kind] >= 1
 
 
-def test_a_clone_is_reported_and_overwrites_nothing(line: Line, tmp_path: Path) -> None:
+def test_a_clone_is_reported_and_both_deliver_all_they_record(line: Line, tmp_path: Path) -> None:
     recorder = line.fleet[0]
     recorder.record(10)
     recorder.visit(line.proxy.url)
     clone = recorder.cloned(tmp_path / "clone", salt=1)
     recorder.record(5)
     recorder.visit(line.proxy.url)
-    clone.record(60)
-    assert clone.visit(line.proxy.url).n_conflicts >= 5
-    assert line.n_kept() == 70  # of 10..14 the first ones
-    with pytest.raises(SyncError, match="older copy of a card"):
-        recorder.visit(line.proxy.url)
-    recorder.move_store_away()
+    clone.record(300)
+    assert clone.visit(line.proxy.url).n_epochs_begun == 1
+    assert line.hub.registry.results.conflicts() != []
     recorder.record(3)
-    assert recorder.visit(line.proxy.url).n_conflicts == 0
-    assert line.n_kept() == 73
+    assert recorder.visit(line.proxy.url).n_conflicts == 0  # the clone goes by an epoch of its own now
+    assert line.n_kept() == 318
     kept = [
         each for block in line.hub.archive.blocks() for each in block.run.observations("any", block.epoch)
     ]
-    codes = {each.seq: each.code for each in kept if each.epoch == kept[0].epoch}
-    assert [codes[seq] == code_of(recorder.seed, 0, seq) for seq in (9, 10, 14)] == [True] * 3
-    assert codes[15] == code_of(recorder.seed, 1, 15)
+    first, second = (
+        [each.code for each in kept if each.epoch == epoch]
+        for epoch in sorted({each.epoch for each in kept}, key=lambda epoch: recorder.parts[epoch][1])
+    )
+    assert first == [code_of(recorder.seed, 0, seq) for seq in range(18)]
+    assert second == [code_of(recorder.seed, 1, seq) for seq in range(10, 310)]
+    device = line.hub.registry.devices.find(recorder.name)
+    assert device is not None
+    events = line.hub.registry.results.events(device.number)
+    assert ["older copy" in each.reason for each in events if each.kind == "recovered"] == [True]
 
 
 def test_a_fleet_under_load_is_served_without_an_error(line: Line) -> None:

@@ -28,6 +28,7 @@ from edge.errors import SyncError
 from edge.observation import Detection, Instant, Observation
 from edge.store import ObservationStore
 from edge.store_cursor import SyncCursor, cursor_path
+from edge.store_epochs import sections
 from edge.store_runs import StoreRuns
 from edge.sync_carrier import Answer, Carrier
 from edge.sync_client import HttpCarrier
@@ -55,7 +56,10 @@ def code_of(seed: int, salt: int, seq: int) -> bytes:
 
 @dataclass(slots=True)
 class FieldRecorder:
-    """One recorder. folder: its memory card; truth: every code it ever made, shared with clones and older copies of it."""
+    """One recorder. folder: its memory card; truth: every code it ever made, shared with clones and older copies of it.
+
+    parts: of which epoch of a store another one is a part, and from which seq on; shared likewise.
+    """
 
     name: str
     folder: Path
@@ -64,6 +68,7 @@ class FieldRecorder:
     salt: int = 0
     code: str | None = None
     n_events: int = 0
+    parts: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def store_path(self) -> Path:
@@ -107,7 +112,11 @@ class FieldRecorder:
                     Pace(settings.batch_bytes),
                     totals,
                 )
-                delivery.visit()
+                try:
+                    delivery.visit()
+                finally:
+                    for section in sections(store):
+                        self.parts[section.epoch] = (store.epoch, section.first[0])
                 return totals
         finally:
             if carrier is None:
@@ -127,19 +136,15 @@ class FieldRecorder:
     def cloned(self, folder: Path, salt: int) -> FieldRecorder:
         """Return another recorder that runs on a copy of the card, and hears something else."""
         self.copy_card(folder)
-        return FieldRecorder(self.name, folder, self.seed, self.truth, salt, self.code, self.n_events)
+        return FieldRecorder(
+            self.name, folder, self.seed, self.truth, salt, self.code, self.n_events, self.parts
+        )
 
     def restore(self, copy: Path, salt: int) -> None:
         """Put an old copy of the card back; what is recorded now is not what was recorded then."""
         shutil.rmtree(self.folder)
         shutil.copytree(copy, self.folder)
         self.salt = salt
-
-    def move_store_away(self) -> None:
-        """Do what edge-sync says where the hub keeps more than this card has made: the next store has another epoch."""
-        self.lose_cursor()
-        for path in self.folder.glob(f"{_STORE}*"):
-            path.unlink()
 
     def _observation(self, store: ObservationStore, wall_ns: int) -> Observation:
         seq = store.next_seq

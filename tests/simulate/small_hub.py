@@ -92,7 +92,7 @@ class SmallHub:
     def take(self, batch: Batch) -> Receipt:
         """Keep a batch."""
         self.batches.append(batch)
-        epoch = batch.epoch
+        epoch, n_before = batch.epoch, self.n_conflicts
         for run in batch.runs:
             for each in run.observations(batch.device_id, epoch):
                 self._once(self.observations, (epoch, each.seq), each)
@@ -105,7 +105,7 @@ class SmallHub:
         self.health = dict(batch.health or self.health)
         progress = {stream: self.progress(epoch, stream) for stream in STREAMS}
         wanted = tuple(each for each in self.clips_wanted if each[1] not in self.clips)
-        return Receipt(epoch, progress, self.n_conflicts, wanted)
+        return Receipt(epoch, progress, self.n_conflicts - n_before, wanted)
 
     def progress(self, epoch: int, stream: Stream) -> Progress:
         """Return what is kept of a stream."""
