@@ -92,10 +92,11 @@ async function showCoverage(place) {
     const found = await get(`api/devices/${encodeURIComponent(place.dataset.name)}/coverage`);
     if (found.share === null) return;
     const percent = `${Math.round(100 * found.share)} %`;
-    const days = count(found.days.length, "day");
-    const label = `Listened in ${percent} of the minutes of the last ${days}`;
+    const isYoung = found.days[0].hours[0] === null; // it began in these days: the share is of what came after
+    const period = isYoung ? "since its first code" : `of the last ${count(found.days.length, "day")}`;
+    const label = `Listened in ${percent} of the minutes ${period}`;
     const strip = h("div", { class: "strip", role: "img", "aria-label": label }, found.days.map(dayOfStrip));
-    put(place, h("p", {}, h("b", {}, percent), ` of the minutes of the last ${days}`), strip);
+    put(place, h("p", {}, h("b", {}, percent), ` of the minutes ${period}`), strip);
   } catch (error) {
     put(place, h("p", { class: "error" }, error.message));
   }

@@ -262,7 +262,7 @@ def test_recorders_tell_how_they_are(watched: Watched) -> None:
         expect(oak).to_contain_text(fact)
     expect(page.locator("[data-device=quarry]")).to_contain_text("silent")
     oak.scroll_into_view_if_needed()
-    strip = oak.get_by_role("img", name=re.compile(r"Listened in \d+ % of the minutes of the last 7 days"))
+    strip = oak.get_by_role("img", name=re.compile(r"Listened in \d+ % of the minutes since its first code"))
     expect(strip).to_be_visible()
     page.get_by_role("button", name="old-oak: codes arrive").press("Enter")
     oak.get_by_role("button", name="Gaps and what was lost").click()
