@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,24 @@ from numpy.typing import NDArray
 from edge.alarm_pauses import Pauses
 from edge.alarm_statistic import (
     Bits,
+    Combination,
     Confirmation,
     Statistic,
-    combined,
     confirmed_runs,
     histograms,
-    p_table,
+    longest,
 )
 from edge.background import Background
+
+LEARN_WINDOWS = 4096  # of stored windows at a time: two days of them would not fit beside an encoder
+
+
+class Windows(Protocol):
+    """Distances of many windows, [n_windows, n_rows]."""
+
+    def __getitem__(self, windows: slice, /) -> Bits:
+        """Return those of some windows."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ class AlarmRule:
         n_rows = reference.shape[1]
         # the sentences of combined queries have a background of their own, for their p-values; no rate is wanted of it
         self.parts = Background.begin([1.0] * n_rows, histograms(reference, n_bins), hop_s)
-        self._combines = any(each.combine for each in self._statistics)
+        self._combination = Combination(self._statistics, n_bins)
         self._tables = self._part_tables()
         bits = self.bits(reference, reference_runs)
         wanted = [query.alarms_per_day for query in queries]
@@ -77,20 +88,28 @@ class AlarmRule:
 
     def bits(self, distances: Bits, runs: NDArray[np.int64]) -> Bits:
         """Return what is compared with the thresholds, [n_windows, n_queries], of distances [n_windows, n_rows] in order; runs: [n_windows]."""
-        own = combined(distances, self._statistics, self._tables)
+        own = self._combination.bits(distances, self._tables)
         return confirmed_runs(own, runs, self._statistics, self._n_bins)
 
-    def learn(self, distances: Bits, runs: NDArray[np.int64], queries: NDArray[np.bool_]) -> None:
+    def learn(self, distances: Windows, runs: NDArray[np.int64], queries: NDArray[np.bool_]) -> None:
         """Take windows of this site that were heard before for some queries [n_queries], in order.
 
-        distances: [n_windows, n_rows]; runs: [n_windows].
+        distances: [n_windows, n_rows], taken in slices, so that they need not all be there at once; runs: [n_windows].
         """
-        rows = np.zeros(distances.shape[1], bool)
+        rows = np.zeros(len(self.parts.wanted_per_day), bool)
         for number in np.flatnonzero(queries):
-            rows[list(self._statistics[number].rows)] = True
-        self.parts.learn(distances, rows)
-        self._tables = self._part_tables()
-        self.background.learn(self.bits(distances, runs), queries)
+            if self._statistics[number].combine is not None:
+                rows[list(self._statistics[number].rows)] = True
+        starts = range(0, len(runs), LEARN_WINDOWS)
+        if rows.any():
+            for start in starts:
+                self.parts.learn(distances[start : start + LEARN_WINDOWS], rows)
+            self._tables = self._part_tables()
+        before = longest(self._statistics) - 1
+        for start in starts:
+            first, end = max(0, start - before), start + LEARN_WINDOWS
+            bits = self.bits(distances[first:end], runs[first:end])
+            self.background.learn(bits[start - first :], queries)
         self._set_thresholds()
 
     def settle(self) -> None:
@@ -114,21 +133,17 @@ class AlarmRule:
         is_active: NDArray[np.bool_],
         accepts: Callable[[int], bool] | None = None,
         passed_s: float | None = None,
-        *,
-        is_repeat: bool = False,
     ) -> Alarm | None:
         """Return the alarm of a window, or None, and learn from it.
 
         distances: [n_rows]; decoy: of the nearest decoy line, n_bins or more without one; is_active: [n_queries]; accepts: what
-        else is asked of a query that would alarm, by its number; passed_s: since the window before, None = a hop; is_repeat: nothing
-        is to be learnt from it. A query that any of them rejects has not alarmed.
+        else is asked of a query that would alarm, by its number; passed_s: since the window before, None = a hop. A query that any
+        of them rejects has not alarmed.
         """
         self.pauses.pass_time(self._hop_s if passed_s is None else passed_s, self._hop_s)
-        own = combined(distances[None], self._statistics, self._tables)[0] if self._combines else distances
+        own = self._combination.bits(distances[None], self._tables)[0]
         bits = self._memory.confirmed(own)
         alarm = self._alarm(bits, distances, decoy, is_active, accepts)
-        if is_repeat:
-            return alarm
         self._step_bits.append(bits)
         self._step_rows.append(distances)
         if len(self._step_bits) >= self.background.step_windows:
@@ -169,18 +184,17 @@ class AlarmRule:
 
     def _learn_step(self) -> None:
         self.background.observe(np.stack(self._step_bits), self._limits)
-        if self._combines:
+        if self._combination.combines:
             rows = np.stack(self._step_rows)
             self.parts.observe(rows, np.full(rows.shape[1], -1))
             self._tables = self._part_tables()
         self._step_bits, self._step_rows = [], []
         self._set_thresholds()
 
-    def _part_tables(self) -> list[NDArray[np.float64]]:
-        if not self._combines:
-            return [np.ones(self._n_bins)]
-        n_rows = len(self.parts.wanted_per_day)
-        return [p_table(self.parts.tail(row), self._n_bins) for row in range(n_rows)]
+    def _part_tables(self) -> Bits:
+        if not self._combination.combines:
+            return np.zeros((0, self._n_bins), np.int64)
+        return self._combination.tables([self.parts.tail(row) for row in range(len(self.parts.prior))])
 
     def _set_thresholds(self) -> None:
         self.thresholds = self.background.thresholds()

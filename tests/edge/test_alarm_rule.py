@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edge import alarm_rule
 from edge.alarm_pauses import MAX_ALARMS_PER_HOUR, NOTICE_S
 from edge.alarm_rule import Alarm, AlarmQuery, AlarmRule
 from edge.alarm_statistic import Statistic
@@ -215,6 +216,22 @@ def test_stored_windows_teach_the_sentences_of_combined_queries_that_are_asked()
     made = AlarmRule(queries, quiet(2_000, 4), np.zeros(2_000, np.int64), HOP_S, N_BINS)
     made.learn(quiet(2_000, 4), np.zeros(2_000, np.int64), np.array([False, True]))
     assert made.parts.counts.sum(axis=1).tolist() == [0, 0, 2_000, 2_000]
+
+
+def test_stored_windows_teach_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = [
+        AlarmQuery(Statistic((0, 1), "and", (2, 3)), 10.0),
+        AlarmQuery(Statistic((1,), confirm=(3, 4)), 10.0),
+        AlarmQuery(Statistic((0,)), 10.0),
+    ]
+    stored, runs, learnt = quiet(400, 2, seed=3), np.repeat([0, 1, 2], [7, 200, 193]), []
+    for size in (7, 400):
+        monkeypatch.setattr(alarm_rule, "LEARN_WINDOWS", size)
+        made = AlarmRule(queries, quiet(2_000, 2), np.zeros(2_000, np.int64), HOP_S, N_BINS)
+        made.learn(stored, runs, np.ones(3, bool))
+        learnt.append((made.background.counts, made.parts.counts))
+    for first, second in zip(*learnt, strict=True):
+        assert np.array_equal(first, second)
 
 
 def test_listening_teaches() -> None:

@@ -10,23 +10,27 @@ import pytest
 
 from edge.alarm_statistic import (
     BITS_A_HALVING,
+    Combination,
     Confirmation,
     Statistic,
-    combined,
+    bits_of,
     confirmed_runs,
     histograms,
-    p_table,
 )
 from edge.false_alarms import tail_of
 
 N_BINS = 257
 # Two sentences: distance d has p = 2^-(256 - d) for the first; the second's background is twice as rare at the same distance.
-TABLES = [2.0 ** (np.arange(N_BINS) - 256.0), 2.0 ** (np.arange(N_BINS) - 257.0)]
+TABLES = bits_of(2.0 ** (np.arange(N_BINS) - np.array([[256.0], [257.0]])), N_BINS)
 
 
 def bits(combine: str | None, first: int, second: int) -> int:
     statistic = Statistic((0, 1), combine)  # type: ignore[arg-type]
-    return int(combined(np.array([[first, second]]), [statistic], TABLES)[0, 0])
+    return int(combined([[first, second]], [statistic])[0, 0])
+
+
+def combined(distances: list[list[int]], statistics: list[Statistic], tables: np.ndarray = TABLES) -> np.ndarray:  # fmt: skip
+    return Combination(statistics, N_BINS).bits(np.array(distances), tables)
 
 
 def of_p(p: float) -> int:
@@ -34,7 +38,7 @@ def of_p(p: float) -> int:
 
 
 def test_one_sentence_is_its_distance() -> None:
-    found = combined(np.array([[70, 90], [80, 60]]), [Statistic((1,)), Statistic((0,))], TABLES)
+    found = combined([[70, 90], [80, 60]], [Statistic((1,)), Statistic((0,))])
     assert found.tolist() == [[90, 70], [60, 80]]
 
 
@@ -57,8 +61,8 @@ def test_half_as_likely_is_eight_bits_nearer() -> None:
 def test_bits_stay_between_none_and_all() -> None:
     assert bits("or", 0, 0) == 0  # 2^-257 is beyond the scale
     assert bits("or", 225, 256) == 256 - 8 * 31  # one window in 2^31 is not
-    impossible = [np.zeros(N_BINS), np.zeros(N_BINS)]
-    assert combined(np.array([[5, 5]]), [Statistic((0, 1), "and")], impossible).tolist() == [[0]]
+    impossible = bits_of(np.zeros((2, N_BINS)), N_BINS)
+    assert combined([[5, 5]], [Statistic((0, 1), "and")], impossible).tolist() == [[0]]
 
 
 def test_four_bits_of_distance_weigh_as_much_in_combined_bits() -> None:
@@ -70,16 +74,43 @@ def test_four_bits_of_distance_weigh_as_much_in_combined_bits() -> None:
     assert Statistic((0,)).scale == 1
 
 
+def test_queries_of_all_kinds_are_put_together_at_once() -> None:
+    kinds = [Statistic((1, 0), "or"), Statistic((2,)), Statistic((2, 0, 1), "and"), Statistic((0, 2), "or")]
+    random = np.random.default_rng(0)
+    distances, tables = random.integers(0, N_BINS, (50, 3)), np.sort(random.integers(0, N_BINS, (3, N_BINS)))
+    found = Combination(kinds, N_BINS).bits(distances, tables)
+    for window, (a, b, c) in enumerate(distances):
+        of = tables[0, a], tables[1, b], tables[2, c]
+        assert found[window].tolist() == [min(of[:2]), c, max(of), min(of[0], of[2])]
+
+
 def test_a_sentence_of_which_nothing_is_known_is_as_far_as_can_be() -> None:
-    tables = [TABLES[0], p_table(None, N_BINS)]
-    assert combined(np.array([[200, 0]]), [Statistic((0, 1), "and")], tables).tolist() == [[256]]
+    statistics = [Statistic((0, 1), "and")]
+    unknown = Combination(statistics, N_BINS).tables([None])[0]
+    tables = np.stack([TABLES[0], unknown])
+    assert combined([[200, 0]], statistics, tables).tolist() == [[256]]
 
 
 def test_p_values_are_those_of_the_background() -> None:
     counts = np.zeros(N_BINS)
     counts[[100, 120]] = 250, 750
-    table = p_table(tail_of(counts), N_BINS)
-    assert table[[100, 119, 120, 256]].tolist() == [0.25, 0.25, 1.0, 1.0]
+    (table,) = Combination([], N_BINS).tables([tail_of(counts)])
+    assert table[[100, 119, 120, 256]].tolist() == [of_p(0.25), of_p(0.25), 256, 256]
+
+
+def test_every_distance_has_the_bits_of_its_tails_probability() -> None:
+    random = np.random.default_rng(0)
+    tails = [
+        tail_of(
+            np.bincount(np.rint(random.normal(mean, spread, n)).astype(int), minlength=N_BINS).astype(float)
+        )
+        for mean, spread, n in ((110, 7, 20_000), (90, 12, 400), (128, 3, 300_000), (60, 1, 50))
+    ]
+    tables = Combination([], N_BINS).tables([tails[0], None, *tails[1:]])
+    assert tables[1].tolist() == [256] * N_BINS
+    for table, tail in zip(np.delete(tables, 1, axis=0), tails, strict=True):
+        expected = bits_of(np.array([tail.probability(distance) for distance in range(N_BINS)]), N_BINS)
+        assert table.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(
@@ -114,14 +145,17 @@ def test_another_recording_confirms_nothing() -> None:
 
 def test_many_windows_at_once_are_as_one_by_one() -> None:
     random = np.random.default_rng(0)
-    own, runs = random.integers(0, 257, (40, 3)), np.repeat([7, 3, 7], [10, 1, 29])
-    statistics = [Statistic((0,)), Statistic((1,), confirm=(2, 3)), Statistic((2,), confirm=(4, 5))]
+    own, runs = random.integers(0, 257, (40, 4)), np.repeat([7, 3, 7], [10, 1, 29])
+    confirms = (1, 1), (2, 3), (4, 5), (2, 3)
+    statistics = [Statistic((row,), confirm=confirm) for row, confirm in enumerate(confirms)]
     memory, expected = Confirmation(statistics, N_BINS), []
     for window, row in enumerate(own):
         if window in (10, 11):
             memory.begin()
         expected.append(memory.confirmed(row))
     assert np.array_equal(confirmed_runs(own, runs, statistics, N_BINS), np.stack(expected))
+    assert confirmed_runs(own[:0], runs[:0], statistics, N_BINS).shape == (0, 4)
+    assert confirmed_runs(own[:2], runs[:2], statistics, N_BINS).tolist() == np.stack(expected[:2]).tolist()
 
 
 def test_histograms_count_every_window_of_every_query() -> None:
