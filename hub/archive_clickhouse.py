@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 DEFAULT_DATABASE = "fieldcube"
 INSERT_ROWS = 131_072  # of one insert, which becomes one part: all of it is kept, or nothing
 _BUCKET = 65_536  # uids that are counted together
-_BUCKET = 65_536  # uids that are counted together
 _WALK_ROWS = 65_536  # read at once by blocks()
 _UIDS_AT_ONCE = 10_000  # in one condition
 _NAMES = [name for name, _, _ in COLUMNS]
