@@ -133,17 +133,21 @@ class AlarmRule:
         is_active: NDArray[np.bool_],
         accepts: Callable[[int], bool] | None = None,
         passed_s: float | None = None,
+        *,
+        is_repeat: bool = False,
     ) -> Alarm | None:
         """Return the alarm of a window, or None, and learn from it.
 
         distances: [n_rows]; decoy: of the nearest decoy line, n_bins or more without one; is_active: [n_queries]; accepts: what
-        else is asked of a query that would alarm, by its number; passed_s: since the window before, None = a hop. A query that any
-        of them rejects has not alarmed.
+        else is asked of a query that would alarm, by its number; passed_s: since the window before, None = a hop; is_repeat: nothing
+        is to be learnt from it. A query that any of them rejects has not alarmed.
         """
         self.pauses.pass_time(self._hop_s if passed_s is None else passed_s, self._hop_s)
         own = self._combination.bits(distances[None], self._tables)[0]
         bits = self._memory.confirmed(own)
         alarm = self._alarm(bits, distances, decoy, is_active, accepts)
+        if is_repeat:
+            return alarm
         self._step_bits.append(bits)
         self._step_rows.append(distances)
         if len(self._step_bits) >= self.background.step_windows:

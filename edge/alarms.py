@@ -98,6 +98,7 @@ class Alarms:
         self._code_space, self._bins = watchlist.code_space, watchlist.code_bits + 1
         self._hop_s, self._is_active = hop_s, is_active
         self._course, self._is_damaged = Course(hop_s), False
+        self._last_code = b""
         self._active = np.ones(len(self.queries), bool)
         self._active_minute: int | None = -1  # of UTC, for which _active was asked
         self._timed = is_active is not None and any(query.active for query in self.queries)
@@ -123,7 +124,9 @@ class Alarms:
             return accepts is None or accepts(self.queries[row], self._distance(row, found))
 
         is_active = self._active_at(observation.instant.wall_ns)
-        alarm = self.rule.decide(found, decoy, is_active, is_accepted, step.passed_s)
+        # digital silence gives one code for ever: a day of it must not become what the site sounds like
+        is_repeat, self._last_code = observation.code == self._last_code, observation.code
+        alarm = self.rule.decide(found, decoy, is_active, is_accepted, step.passed_s, is_repeat=is_repeat)
         return None if alarm is None else self._heard(alarm, found)
 
     def take_limited(self) -> list[Limited]:

@@ -444,6 +444,18 @@ def test_stored_windows_of_two_recordings_do_not_confirm_each_other(observe: Obs
     assert made.rule.background.counts[0, bits] == 49
 
 
+def test_digital_silence_does_not_become_what_the_site_sounds_like(observe: Observe) -> None:
+    made = opened()
+    for code in quiet(2_000, seed=5):
+        made.hear(observe(code.tobytes(), space=SPACE))
+    made.rule.settle()
+    before = made.rule.background.counts.sum()
+    for _ in range(500):
+        made.hear(observe(near(bytes(32), 7), space=SPACE))
+    made.rule.settle()
+    assert made.rule.background.counts.sum() <= before + len(made.queries)
+
+
 def test_nothing_stored_teaches_nothing() -> None:
     made = opened()
     assert made.learn([], made.queries) == 0
