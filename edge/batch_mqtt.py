@@ -63,12 +63,13 @@ def decode_answer(hub_public: bytes, answer: bytes) -> tuple[bytes, int, bytes]:
 def new_client(url: str, ca_file: Path | None = None) -> tuple[mqtt.Client, str, int, dict[str, str]]:
     """Return a client for a broker, not connected yet, with host, port and options of the URL. Raises ConfigError."""
     parts = urlsplit(url)
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # its password belongs in no journal
     try:
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"hub: expected a port from 0 to 65535, found {url!r}") from error
+        raise ConfigError(f"hub: expected a port from 0 to 65535, found {shown!r}") from error
     if parts.scheme not in _PORTS or not parts.hostname or parts.path not in ("", "/"):
-        raise ConfigError(f"hub: expected a URL such as mqtts://broker.example.org:8883, found {url!r}")
+        raise ConfigError(f"hub: expected a URL such as mqtts://broker.example.org:8883, found {shown!r}")
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"fieldcube-{secrets.token_hex(8)}")
     if parts.username is not None:
         client.username_pw_set(

@@ -19,7 +19,7 @@ import edge
 from edge.batch import Purpose
 from edge.errors import ConfigError, SyncError
 from edge.sync_budget import line_bytes
-from edge.sync_carrier import Answer, RefusedError
+from edge.sync_carrier import Answer, RefusedError, without_password
 
 LOG = logging.getLogger(__name__)
 
@@ -53,12 +53,21 @@ class HttpCarrier:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ConfigError(f"hub: expected a URL such as https://hub.example.org, found {url!r}")
+            raise ConfigError(
+                f"hub: expected a URL such as https://hub.example.org, found {without_password(url)!r}"
+            )
         try:
             port = parts.port
         except ValueError as error:
-            raise ConfigError(f"hub: expected a port from 0 to 65535, found {url!r}") from error
-        self._url, self._path, self._clock, self._patience_s = url, parts.path.rstrip("/"), clock, patience_s
+            raise ConfigError(
+                f"hub: expected a port from 0 to 65535, found {without_password(url)!r}"
+            ) from error
+        self._url, self._path, self._clock, self._patience_s = (
+            without_password(url),
+            parts.path.rstrip("/"),
+            clock,
+            patience_s,
+        )
         self._is_tls = parts.scheme == "https"
         self._n_connections = 0
         self._pool: urllib3.HTTPConnectionPool

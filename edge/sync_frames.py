@@ -108,8 +108,14 @@ class FrameCarrier:
             return
         place = self._link.place
         try:
-            descriptor = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY, 0o640)
+            is_device = place.is_relative_to(
+                "/dev"
+            )  # an absent modem must not become a plain file that takes all
+            creating = 0 if is_device else os.O_CREAT
+            descriptor = os.open(place, os.O_WRONLY | os.O_APPEND | creating | os.O_NOCTTY, 0o640)
             try:
+                if is_device and not stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                    raise OSError("a plain file where a device should be")
                 if stat.S_ISCHR(os.fstat(descriptor).st_mode):
                     _make_raw(descriptor, self._link.baud)
                     _write_all(descriptor, content)

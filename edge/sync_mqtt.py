@@ -30,7 +30,7 @@ from edge.batch_mqtt import (
     up_topic,
 )
 from edge.errors import ConfigError, SyncError, WireError
-from edge.sync_carrier import Answer, RefusedError
+from edge.sync_carrier import Answer, RefusedError, without_password
 
 LOG = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ class MqttCarrier:
         except ValueError as error:
             raise ConfigError("hub: expected 64 hexadecimal digits, found others") from error
         if options or len(self._hub_public) not in (0, 32):
-            raise ConfigError(f"hub: expected ?hub=<64 hexadecimal digits> and no more, found {url!r}")
+            raise ConfigError(
+                f"hub: expected ?hub=<64 hexadecimal digits> and no more, found {without_password(url)!r}"
+            )
         if not self._hub_public:
             LOG.warning(
                 "%s: no hub= in its URL: whoever may publish at the broker can answer as the hub", self._host

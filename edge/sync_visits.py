@@ -24,7 +24,7 @@ from edge.store_cursor import SyncCursor
 from edge.store_epochs import sections
 from edge.store_runs import StoreRuns
 from edge.sync_backoff import MAX_RETRY_AFTER_S, delay_s
-from edge.sync_carrier import Carrier, RefusedError
+from edge.sync_carrier import Carrier, RefusedError, without_password
 from edge.sync_client import HttpCarrier
 from edge.sync_delivery import Delivery, Totals
 from edge.sync_frames import FrameCarrier
@@ -64,7 +64,8 @@ def open_carrier(settings: Sync, key: DeviceKey, store: Path) -> Carrier:
     parts = urlsplit(settings.hub)
     if parts.scheme == "http" and parts.hostname not in _OWN_HOSTS:
         LOG.warning(
-            "%s: not encrypted: everybody on the way can read, and invent the hub's answers", settings.hub
+            "%s: not encrypted: everybody on the way can read, and invent the hub's answers",
+            without_password(settings.hub),
         )
     if parts.scheme in ("http", "https"):
         return HttpCarrier(settings.hub, settings.ca_file)
@@ -72,9 +73,8 @@ def open_carrier(settings: Sync, key: DeviceKey, store: Path) -> Carrier:
         return MqttCarrier(settings.hub, settings.ca_file)
     if parts.scheme == "frames":
         return FrameCarrier(FrameLink.of_url(settings.hub), key, store.with_name("frames.json"), store)
-    raise ConfigError(
-        f"hub: expected a URL that begins with https, mqtts or frames://, found {settings.hub!r}"
-    )
+    found = without_password(settings.hub)
+    raise ConfigError(f"hub: expected a URL that begins with https, mqtts or frames://, found {found!r}")
 
 
 def key_path(settings: Sync, store: Path) -> Path:
@@ -106,7 +106,7 @@ def run(
         cursor = stack.enter_context(SyncCursor.open(store))
         key = DeviceKey.open(key_path(settings, store))
         carrier = stack.enter_context(closing(open_carrier(settings, key, store)))
-        visits = _Visits(settings, store, cursor, carrier, key, clocks, pace, totals, updates)
+        visits = _Visits(_named(settings), store, cursor, carrier, key, clocks, pace, totals, updates)
         if not at_once:
             visits.wait_as_told(deadline_s, follow=follow)
         while True:
@@ -214,6 +214,11 @@ def _installed(folder: Path | None) -> dict[str, str | int | bool]:
         return {}
 
 
+def _named(settings: Sync) -> Sync:
+    """Return settings whose hub is a name that may be logged, told and remembered: no password is in it."""
+    return replace(settings, hub=None if settings.hub is None else without_password(settings.hub))
+
+
 def fingerprint(key: DeviceKey) -> str:
     """Return what a person compares with what the hub shows before approving: 16 hexadecimal digits."""
     return hashlib.sha256(key.public).hexdigest()[:16]
@@ -226,6 +231,7 @@ def summary(totals: Totals) -> dict[str, Any]:
 
 def status(settings: Sync, store: Path, clocks: Clocks) -> dict[str, Any]:
     """Return what waits to be delivered, as far as this side knows. Raises StoreError while another edge-sync runs."""
+    settings = _named(settings)
     assert settings.hub is not None
     with StoreRuns.open(store) as runs, SyncCursor.open(store) as cursor:
         contact = cursor.contact(settings.hub)

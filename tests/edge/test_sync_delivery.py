@@ -20,7 +20,7 @@ import cbor2
 from edge.batch import Batch, Progress, Receipt, encode_receipt
 from edge.config import Sync
 from edge.device_key import DeviceKey
-from edge.errors import StoreError, SyncError
+from edge.errors import ConfigError, StoreError, SyncError
 from edge.observation import Instant
 from edge.store import ObservationStore
 from edge.store_cursor import Contact, SyncCursor, cursor_path
@@ -564,6 +564,29 @@ def test_status_tells_what_waits_and_asks_nobody(recorder: Recorder, hub: SmallH
     assert (told["observations_waiting"], told["detections_waiting"], told["enrolled"]) == (0, 0, True)
     assert told["last_contact"].endswith("Z")
     assert told["bytes_today"] > 12 * 32
+
+
+def test_a_password_in_the_hubs_url_is_never_shown(
+    recorder: Recorder, hub: SmallHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder.record(5)
+    recorder.settings = replace(recorder.settings, hub=hub.url.replace("://", "://owl:hunter2@"))
+    hub.faults = [lambda answer: refusal(500, "not now")] * 2
+    with caplog.at_level(logging.INFO):
+        recorder.sync()
+        told = status(recorder.settings, recorder.path, recorder.clock.clocks())
+        hub.faults = [lambda answer: refusal(500, "not now")] * 9
+        recorder.record(5)
+        with pytest.raises(SyncError) as failed:
+            recorder.sync(for_s=0)
+        with pytest.raises(ConfigError) as wrong:
+            recorder.settings = replace(recorder.settings, hub="ftp://owl:hunter2@there")
+            recorder.sync(for_s=0, at_once=True)
+    assert told["hub"] == hub.url
+    shown = f"{told} {failed.value} {wrong.value} {caplog.text}"
+    assert "127.0.0.1" in shown
+    assert "hunter2" not in shown
+    assert b"hunter2" not in cursor_path(recorder.path).read_bytes()
 
 
 def test_following_goes_on_for_ever_and_sees_a_new_store(recorder: Recorder, hub: SmallHub) -> None:

@@ -362,6 +362,21 @@ def test_a_serial_line_gets_the_same_bytes(field: Field) -> None:
         os.close(device)
 
 
+def test_a_modem_that_is_absent_is_an_error_and_no_file(field: Field) -> None:
+    place = Path("/dev/fieldcube-no-such-modem")
+    field.observe(3, {})
+    link = FrameLink(place, field.hub_public, 51)
+    carrier = FrameCarrier(link, field.recorder.key, field.folder / "frames.json", field.store)
+    with StoreRuns.open(field.store) as runs:
+        batch = Batch(runs.device_id, runs.epoch, runs.made(), health={"at_ns": 1, "clock": "ntp"})
+    try:
+        with pytest.raises(SyncError, match="serial line"):
+            field.send(carrier, batch)
+        assert not place.exists()
+    finally:
+        place.unlink(missing_ok=True)
+
+
 def test_links_that_make_no_sense_are_refused(field: Field, tmp_path: Path) -> None:
     key = "ab" * 32
     found = FrameLink.of_url(f"frames:///dev/ttyUSB0?bytes=51&baud=2400&hub={key}&inbox=/tmp/in")
