@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x66637379  # "fcsy"
 _BUSY_TIMEOUT_S = 10.0
-_DAYS_KEPT = 60
+_DAYS_KEPT = 400
 _MARKS_KEPT = 256
 
 Stretch = tuple[
@@ -220,13 +220,16 @@ class SyncCursor:
         return 0 if row is None else int(row[0])
 
     def use_bytes(self, day: int, link: str, n_bytes: int) -> None:
-        """Count bytes of a link and day; days long past are forgotten."""
+        """Count bytes of a link and day; of very many days the first are forgotten, whatever the clock says today is."""
         with self._writing():
             self._connection.execute(
                 "INSERT INTO usage VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
                 (day, link, n_bytes),
             )
-            self._connection.execute("DELETE FROM usage WHERE day < ?", (day - _DAYS_KEPT,))
+            self._connection.execute(
+                "DELETE FROM usage WHERE day < (SELECT day FROM usage ORDER BY day DESC LIMIT 1 OFFSET ?) AND day <> ?",
+                (_DAYS_KEPT, day),
+            )
 
     def told_day(self, hub: str, link: str) -> int | None:
         """Return the day, counted from 1970, UTC, on which a hub was told over a link what was learnt; None = never."""
