@@ -92,7 +92,10 @@ def wanted(
         Query(description="all that the background reaches at most so often a day at a recorder"),
     ] = None,
     prefix_bits: Annotated[
-        int | None, Query(description="a first pass over 64, 128 or 192 bits: faster on disk, may miss some")
+        int | None,
+        Query(
+            description="a first pass over 64, 128 or 192 bits: for ClickHouse larger than memory; may miss some"
+        ),
     ] = None,
 ) -> Wanted:
     """Return what a search asks for."""

@@ -176,8 +176,8 @@ class Searcher:
     ) -> list[Answer]:
         """Return the nearest of each question; per_day: all within that many false alarms a day, top at most.
 
-        prefix_bits: a first pass over so many bits, its nearest ranked by all of them: reads less of an archive larger
-        than memory, and may miss some. Raises UsageError, ArchiveError.
+        prefix_bits: a first pass over so many bits, its nearest ranked by all of them: reads less of a ClickHouse larger
+        than memory (the engine sqlite reads whole codes), and may miss some. Raises UsageError, ArchiveError.
         """
         if not 1 <= top <= MAX_TOP:
             raise UsageError(f"top: expected 1 to {MAX_TOP}, found {top}")
