@@ -20,6 +20,7 @@ BITS_A_HALVING = 8
 COMBINED_SCALE = (
     5  # of these bits weigh one bit of distance: in a tail 4 of distance are 2.5 halvings, a factor of 6
 )
+_WINDOWS_AT_ONCE = 1024  # whose sentences are put together, for memory's sake
 _CONFIRM_ITEMS = 2_000_000  # windows times queries times looked back that are put together at once
 
 Bits = NDArray[np.int64]
@@ -89,8 +90,10 @@ class Combination:
         found = np.empty((len(distances), self._n_queries), np.int64)
         queries, rows = self._plain
         found[:, queries] = distances[:, rows]
-        for join, queries, rows, starts in self._joined:  # the larger p-value has the larger bits
-            found[:, queries] = join.reduceat(tables[rows, distances[:, rows]], starts, axis=1)
+        for first in range(0, len(distances), _WINDOWS_AT_ONCE):
+            some, their = distances[first : first + _WINDOWS_AT_ONCE], found[first : first + _WINDOWS_AT_ONCE]
+            for join, queries, rows, starts in self._joined:  # the larger p-value has the larger bits
+                their[:, queries] = join.reduceat(tables[rows, some[:, rows]], starts, axis=1)
         return found
 
 

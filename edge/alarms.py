@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 N_NEAREST = 200  # background windows that tell how much of what is let through a decoy takes back
 ALARMS_PER_DAY = 2.0  # wanted of a line that says nothing
 STATE_VERSION = 3
-_ARRAYS = ("keys", "counts", "correction", "n_windows", "part_counts", "part_queries")
+_ARRAYS = ("keys", "wanted", "counts", "correction", "n_windows", "part_counts", "part_queries")
 _PAUSES = ("lines", "quiet_s", "in_hour", "boot_id", "boottime_ns", "wall_ns")
 _UNKNOWN_WALL_NS = -1
 
@@ -238,6 +238,7 @@ class Alarms:
         for name, shape in (
             ("counts", (n_keys, self._bins)),
             ("correction", (n_keys,)),
+            ("wanted", (n_keys,)),
             ("quiet_s", (n_keys,)),
             ("in_hour", (n_keys,)),
             ("part_counts", (n_parts, self._bins)),
@@ -261,7 +262,11 @@ class Alarms:
             if place is None:
                 unknown.append(query)
                 continue
-            counts[number], correction[number] = arrays["counts"][place], arrays["correction"][place]
+            counts[number] = arrays["counts"][place]
+            if (
+                arrays["wanted"][place] == background.wanted_per_day[number]
+            ):  # of another rate it says nothing
+                correction[number] = arrays["correction"][place]
             statistic = self.rule.queries[number].statistic
             if statistic.combine:
                 part_counts[list(statistic.rows)] = arrays["part_counts"][arrays["part_queries"] == place]

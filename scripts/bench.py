@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import bench_alarms
 import bench_ingest
 import bench_search
 import bench_training
@@ -212,53 +213,6 @@ def watched(command: Sequence[str], folder: str) -> tuple[float, dict[str, Any],
     return seconds, summary, peak_mb, statistics.median(used[len(used) // 2 :])
 
 
-def alarms(arguments: argparse.Namespace) -> int:
-    """Decide on windows by calibrated alarms: ms a window and bytes of state, for a number of queries."""
-    import numpy as np
-
-    from edge.alarms import Alarms
-    from edge.bundle import Bundle, default_bundle
-    from edge.observation import Instant, Observation
-    from edge.reference import load_reference
-    from edge.watchlist import Query, Watchlist
-
-    bundle = Bundle.load(default_bundle())
-    reference = load_reference(bundle)
-    assert reference is not None  # the starter has one
-    random = np.random.default_rng(0)
-    n_bytes = bundle.manifest.code_bits // 8
-    codes = reference.text_codes[random.integers(len(reference.text_codes), size=arguments.queries)].copy()
-    codes ^= random.integers(0, 256, codes.shape, np.uint8) & random.integers(0, 256, codes.shape, np.uint8)
-    queries = tuple(Query(f"query {i}", f"query {i}", code=code.tobytes()) for i, code in enumerate(codes))
-    watchlist = Watchlist(bundle.manifest.code_space, 8 * n_bytes, "", queries)
-    begun = time.perf_counter()
-    judge = Alarms(watchlist, reference, arguments.hop)
-    opened_s = time.perf_counter() - begun
-    instant = Instant("", 0, None, "unset")
-    heard = [
-        Observation("bench", 1, i, code.tobytes(), watchlist.code_space, "stdin", i, 32_000, 160_000, instant)
-        for i, code in enumerate(reference.background[: arguments.windows])
-    ]
-    times_ms = []
-    for observation in heard:
-        begun = time.perf_counter()
-        judge.hear(observation)
-        times_ms.append(1000 * (time.perf_counter() - begun))
-    rows = [
-        ("queries", str(arguments.queries)),
-        ("windows", str(len(heard))),
-        ("opened in", f"{opened_s:.2f} s"),
-        ("a window, mean", f"{np.mean(times_ms):.3f} ms (wanted 0.2)"),
-        ("a window, longest (thresholds set anew)", f"{max(times_ms):.1f} ms"),
-        (
-            "state",
-            f"{len(judge.state()) / 1e6:.3f} MB on disk, {judge.rule.background.counts.nbytes / 1e6:.2f} MB in memory (wanted 1)",
-        ),
-    ]
-    print_table(("calibrated alarms", "value"), rows)
-    return 0
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -295,13 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--minutes", type=float, default=20.0, help="of sound, by repeating the input (20)")
     command.set_defaults(measure=monitor)
-    command = commands.add_parser("alarms", help=alarms.__doc__, description=alarms.__doc__)
-    command.add_argument("--queries", type=int, default=200)
-    command.add_argument("--windows", type=int, default=5000)
-    command.add_argument(
-        "--hop", type=float, default=5.0, help="s from window to window (default %(default)s)"
-    )
-    command.set_defaults(measure=alarms)
+    bench_alarms.add_parser(commands)
     bench_training.add_parsers(commands)
     bench_ingest.add_parser(commands)
     bench_search.add_parsers(commands)

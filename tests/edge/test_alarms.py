@@ -273,6 +273,19 @@ def test_a_restart_goes_on_with_what_was_learnt(line: Query, observe: Observe, t
     assert np.array_equal(after.rule.bits(codes, runs), before.rule.bits(codes, runs))
 
 
+@pytest.mark.parametrize(("wanted", "correction"), [(50.0, -0.7), (2.0, 0.0)])
+def test_a_correction_is_of_the_rate_that_it_was_learnt_at(
+    wanted: float, correction: float, observe: Observe, tmp_path: Path
+) -> None:
+    before, after = (opened(alarms_per_day=rate) for rate in (50.0, wanted))
+    taught(before, observe)
+    before.rule.background.correction[:] = -0.7
+    before.save(tmp_path / "s.npz")
+    assert after.restore(tmp_path / "s.npz") == []
+    assert after.rule.background.correction.tolist() == [correction]
+    assert np.allclose(after.rule.background.counts, before.rule.background.counts)
+
+
 def test_the_same_sentence_under_another_name_and_place_is_known(observe: Observe, tmp_path: Path) -> None:
     taught(opened(), observe).save(tmp_path / "s.npz")
     lines = Query("owl", "an owl", code=OWL), Query("hound", "a hound", code=DOG)
