@@ -225,9 +225,7 @@ class Alarms:
                     LOG.warning("%s: learnt with %s, now %s; learning anew", path, found, wanted)
                     return list(self.queries)
                 return self._take({name: file[name] for name in (*_ARRAYS, *_PAUSES)})
-        except (
-            Exception
-        ) as error:  # what a damaged zip raises has no end: an unknown method, a password, an allocation
+        except Exception as error:  # of a damaged zip: an unknown method, a password, an allocation ...
             LOG.warning("%s: expected a learnt background, found: %r; learning anew", path, error)
             self._is_damaged = True
             return list(self.queries)
@@ -263,9 +261,8 @@ class Alarms:
                 unknown.append(query)
                 continue
             counts[number] = arrays["counts"][place]
-            if (
-                arrays["wanted"][place] == background.wanted_per_day[number]
-            ):  # of another rate it says nothing
+            is_same_rate = arrays["wanted"][place] == background.wanted_per_day[number]
+            if is_same_rate:  # of another one the correction says nothing
                 correction[number] = arrays["correction"][place]
             statistic = self.rule.queries[number].statistic
             if statistic.combine:
