@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from edge.alarms import STATE_VERSION
 LOG = logging.getLogger(__name__)
 
 _ARRAYS = ("keys", "names", "wanted", "threshold", "expected", "counts")
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +59,8 @@ def read_learnt(path: Path) -> Learnt | None:
             arrays = {name: file[name] for name in _ARRAYS}
             hop_s = float(file["hop_s"])
         return Learnt(written_ns, hop_s, tuple(_queries(arrays)))
-    except _UNREADABLE as error:
-        LOG.warning("%s: expected a learnt background, found: %s", path, error)
+    except Exception as error:  # of a damaged zip: an unknown method, a password, an allocation ...
+        LOG.warning("%s: expected a learnt background, found: %r", path, error)
         return None
 
 
