@@ -341,8 +341,8 @@ def common(data: Path, bundle: Path, seed: int) -> None:
         print(
             f"chainsaw, after {minutes} min of sawing 1.5 h before: {n} of {len(single)} single ones at 15 dB found"
         )
-    barks = of("dog_barking", 600.0, 40, 250.0, 20.0)
-    later = of("dog_barking", 100.0, 20, 60.0, 20.0)
+    barks = of("dog barking", 600.0, 40, 250.0, 20.0)
+    later = of("dog barking", 100.0, 20, 60.0, 20.0)
     for stored in (False, True):
         with tempfile.TemporaryDirectory() as scratch:
             if stored:

@@ -26,7 +26,8 @@ else:
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware_configs"
 BOARDS = sorted(FIRMWARE.glob("*.toml"))
-UNITS = sorted((FIRMWARE / "systemd").iterdir())
+UNITS = sorted(path for path in (FIRMWARE / "systemd").iterdir() if path.suffix != ".conf")
+SERIAL = FIRMWARE / "systemd" / "edge-sync-serial.conf"  # put beside a unit by hand, where a modem is
 
 
 def write(folder: Path, text: str) -> Path:
@@ -257,13 +258,17 @@ def test_the_service_starts_again_for_ever_as_its_own_user_with_the_installed_co
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("serial", [False, True])
 @pytest.mark.parametrize("name", [path.name for path in UNITS])
-def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
+def test_systemd_accepts_the_units(tmp_path: Path, name: str, serial: bool) -> None:
     for source in UNITS:
         text = source.read_text(encoding="utf-8")
         (tmp_path / source.name).write_text(
             re.sub(r"/opt/fieldcube/bin/edge-\w+", sys.executable, text), encoding="utf-8"
         )
+    if serial:
+        (tmp_path / "edge-sync.service.d").mkdir()
+        shutil.copy(SERIAL, tmp_path / "edge-sync.service.d")
     done = subprocess.run(
         ["systemd-analyze", "verify", str(tmp_path / name)], capture_output=True, text=True, check=False
     )
