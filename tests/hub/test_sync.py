@@ -142,7 +142,9 @@ def test_a_cloned_card_is_told_on_both_sides(
     hub = app.state.hub
     assert hub.ingest.wait_archived(10)
     assert hub.registry.results.conflicts()  # told at the hub as well
-    kept = {bytes(code) for block in hub.archive.blocks() for code in block.codes}
+    kept = {
+        each.code for block in hub.archive.blocks() for each in block.run.observations("owl", block.epoch)
+    }
     with StoreReader.open(first) as a, StoreReader.open(second) as b:
         recorded = {each.code for store in (a, b) for each in store.observations()}
     assert recorded <= kept  # of both, though they had the same numbers
