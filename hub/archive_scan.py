@@ -98,12 +98,6 @@ class Nearest:
         if self._n_found >= self._k:
             self._merge()
 
-    def absorb(self, other: Nearest) -> None:
-        """Take in what another scan for the same query found."""
-        other._merge()
-        self._found.append(other._kept)
-        self._merge()
-
     def result(self) -> NDArray[np.int64]:
         """Return distance, uid, segment and row of the nearest, int64 [4, at most k], best first."""
         self._merge()
