@@ -33,7 +33,17 @@ LOG = logging.getLogger(__name__)
 N_NEAREST = 200  # background windows that tell how much of what is let through a decoy takes back
 ALARMS_PER_DAY = 2.0  # wanted of a line that says nothing
 STATE_VERSION = 3
-_ARRAYS = ("keys", "wanted", "counts", "correction", "n_windows", "part_counts", "part_queries")
+_ARRAYS = (
+    "keys",
+    "wanted",
+    "counts",
+    "correction",
+    "passed",
+    "heard",
+    "n_windows",
+    "part_counts",
+    "part_queries",
+)
 _PAUSES = ("lines", "quiet_s", "in_hour", "boot_id", "boottime_ns", "wall_ns")
 _UNKNOWN_WALL_NS = -1
 
@@ -186,6 +196,8 @@ class Alarms:
             expected=np.asarray(expected, np.float64),
             counts=background.counts.astype(np.float32),
             correction=background.correction,
+            passed=background.passed,
+            heard=background.heard,
             n_windows=np.asarray(background.n_windows),
             **self._pauses(),
             part_counts=self.rule.parts.counts[rows].astype(np.float32),
@@ -237,6 +249,8 @@ class Alarms:
             ("counts", (n_keys, self._bins)),
             ("correction", (n_keys,)),
             ("wanted", (n_keys,)),
+            ("passed", (n_keys,)),
+            ("heard", (n_keys,)),
             ("quiet_s", (n_keys,)),
             ("in_hour", (n_keys,)),
             ("part_counts", (n_parts, self._bins)),
@@ -251,6 +265,7 @@ class Alarms:
         quiet_s, in_hour = np.zeros((2, len(self.queries)))
         background, unknown = self.rule.background, []
         counts, correction = background.counts.copy(), background.correction.copy()
+        passed, heard = background.passed.copy(), background.heard.copy()
         part_counts = self.rule.parts.counts.copy()
         for number, query in enumerate(self.queries):
             line = lines.get(_line(query))
@@ -262,12 +277,14 @@ class Alarms:
                 continue
             counts[number] = arrays["counts"][place]
             is_same_rate = arrays["wanted"][place] == background.wanted_per_day[number]
-            if is_same_rate:  # of another one the correction says nothing
+            if is_same_rate:  # of another one these say nothing
                 correction[number] = arrays["correction"][place]
+                passed[number], heard[number] = arrays["passed"][place], arrays["heard"][place]
             statistic = self.rule.queries[number].statistic
             if statistic.combine:
                 part_counts[list(statistic.rows)] = arrays["part_counts"][arrays["part_queries"] == place]
         background.counts, background.correction, background.n_windows = counts, correction, n_windows
+        background.passed, background.heard = passed, heard
         self.rule.parts.counts = part_counts
         self.rule.pauses.restore(quiet_s, in_hour)
         self._course.instant = instant

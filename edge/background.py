@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.false_alarms import Counts, Tail, Threshold, tail_of, trimmed
+from edge.false_alarms import Counts, Tail, Threshold, rate_interval, tail_of, trimmed
 
 MEMORY_S = 12 * 3600.0  # counts fade by e in this time
 STEP_S = 600.0  # thresholds are set anew this often
@@ -42,7 +42,8 @@ class Background:
 
     wanted_per_day: [n]; prior: histograms of the bundle's background [n, n_bins], rows of zeros where there is none; scale: [n], how many
     of a query's bits weigh as much as one bit of distance (edge.alarm_statistic); sure: [n], the distance up to which a window is the sound
-    itself however often it comes, below 0 where there is none.
+    itself however often it comes, below 0 where there is none; passed: [n], windows that were within the limit and not taken for the
+    sound, of `heard`, [n], that were compared with it.
     A query without prior and without MIN_WINDOWS windows of the site does not alarm yet.
     """
 
@@ -54,6 +55,8 @@ class Background:
     counts: Counts
     correction: NDArray[np.float64]
     events_today: NDArray[np.float64]
+    passed: NDArray[np.int64]
+    heard: NDArray[np.int64]
     n_windows: int = 0
 
     @classmethod
@@ -65,7 +68,10 @@ class Background:
         wanted = np.asarray(wanted_per_day, np.float64)
         scales = np.ones(n, np.int64) if scale is None else np.asarray(scale, np.int64)
         sure = np.asarray([_sure(*each, hop_s) for each in zip(wanted, prior, scales, strict=True)], np.int64)
-        return cls(wanted, prior, hop_s, scales, sure, np.zeros_like(prior), np.zeros(n), np.zeros(n))
+        counted = np.zeros((2, n), np.int64)
+        return cls(
+            wanted, prior, hop_s, scales, sure, np.zeros_like(prior), np.zeros(n), np.zeros(n), *counted
+        )
 
     @property
     def windows_per_day(self) -> float:
@@ -105,6 +111,8 @@ class Background:
         self.events_today += is_far.sum(axis=0)
         self._count(distances, ~with_neighbours(is_event))
         let_through = ((distances <= limits) & ~is_event).sum(axis=0)
+        self.passed += let_through
+        self.heard += len(distances)
         wanted = self.wanted_per_day * share_of_day
         self.correction = np.clip(
             self.correction + GAIN * (wanted - let_through), -MAX_CORRECTION, MAX_CORRECTION
@@ -117,6 +125,16 @@ class Background:
         if tail is None:
             return None
         return max(tail.probability(distance) * self.windows_per_day, LEAST_PER_DAY)
+
+    def achieved_per_day(self, row: int) -> tuple[float, float, float] | None:
+        """Return how many false alarms a day there were at most, with the 95 % interval (low, high); None before MIN_WINDOWS windows.
+
+        Each window that was let through and not taken for the sound counts, also one that held a faint sound.
+        """
+        if self.heard[row] < MIN_WINDOWS:
+            return None
+        days = float(self.heard[row]) / self.windows_per_day
+        return int(self.passed[row]) / days, *rate_interval(int(self.passed[row]), days)
 
     def tail(self, row: int) -> Tail | None:
         """Return the tail that counts now: the site's, or the prior's while the site is unknown."""

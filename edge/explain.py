@@ -41,6 +41,7 @@ class Explanation:
 
     threshold_bits: windows up to so many bits alarm, a fraction is the share of time in which one bit more does; None = not known.
     expected_per_day: false alarms a day of listening; is_learnt: by the site's own background.
+    achieved_per_day: false alarms a day that the site had at most so far, with the ends of their 95 % interval; None = not known.
     recall: (level in dB, share of known sounds that are found), empty where none of them is what the line asks for.
     """
 
@@ -51,6 +52,7 @@ class Explanation:
     is_learnt: bool
     recall: Recall
     warnings: tuple[Warned, ...]
+    achieved_per_day: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,9 @@ def _measured(
         let_through *= _is_open(heard[:, columns], reference.sounds, decoys)
         recall = _recall(reference, _sounds_of(row.query, reference, same_bits), let_through)
         expected = None if row.threshold is None else ground.alarms.expected_per_day(number, row.threshold)
-        found.append(_explanation(row, expected, recall, _lost(row, recall, own, quiet_bits[:, number])))
+        told = _explanation(row, expected, recall, _lost(row, recall, own, quiet_bits[:, number]))
+        achieved = rule.background.achieved_per_day(number) if ground.is_site else None
+        found.append(replace(told, achieved_per_day=achieved))
     return found
 
 

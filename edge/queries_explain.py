@@ -52,16 +52,25 @@ def table(explanations: list[Explanation]) -> Iterator[str]:
     levels = sorted({level for each in explanations for level, _ in each.recall})
     width = max((len(shown(each.query.name)) for each in explanations), default=4)
     heads = " ".join(f"{f'{level:g} dB':>7}" for level in levels)
-    yield f"{'line':{width}}  {'bits':>6} {'wanted/day':>10} {'expected':>8}  {heads}".rstrip()
+    is_achieved = any(each.achieved_per_day for each in explanations)
+    head = f"{'had (95 %)':>20}" if is_achieved else ""
+    yield f"{'line':{width}}  {'bits':>6} {'wanted/day':>10} {'expected':>8}{head}  {heads}".rstrip()
     for each in explanations:
         found = dict(each.recall)
         recall = " ".join(f"{f'{found[level]:.0%}' if level in found else '-':>7}" for level in levels)
         bits = "-" if each.threshold_bits is None else f"{each.threshold_bits:.1f}"
         expected = "-" if each.expected_per_day is None else f"{each.expected_per_day:.3g}"
         learnt = "  learnt here" if each.is_learnt else ""
-        name = shown(each.query.name)
-        yield f"{name:{width}}  {bits:>6} {each.wanted_per_day:>10g} {expected:>8}  {recall}{learnt}".rstrip()
+        name, had = shown(each.query.name), f"{_had(each):>20}" if is_achieved else ""
+        yield f"{name:{width}}  {bits:>6} {each.wanted_per_day:>10g} {expected:>8}{had}  {recall}{learnt}".rstrip()
         yield from (f"  warning: {warned.message}" for warned in each.warnings)
+
+
+def _had(each: Explanation) -> str:
+    if each.achieved_per_day is None:
+        return "-"
+    rate, low, high = each.achieved_per_day
+    return f"{rate:.3g} ({low:.2g}-{high:.2g})"
 
 
 def json_line(each: Explanation) -> str:
@@ -74,6 +83,7 @@ def json_line(each: Explanation) -> str:
         "wanted_per_day": each.wanted_per_day,
         "expected_per_day": each.expected_per_day,
         "learnt": each.is_learnt,
+        "achieved_per_day": None if each.achieved_per_day is None else list(each.achieved_per_day),
         "recall": [{"snr_db": level, "found": found} for level, found in each.recall],
         "warnings": [{"kind": warned.kind, "message": warned.message} for warned in each.warnings],
     }

@@ -161,6 +161,19 @@ def test_a_sound_that_is_common_at_a_site_does_not_hide_itself(times_a_day: int,
     assert (heard[(heard < 70)] <= limit).mean() > 0.97
 
 
+def test_what_was_let_through_is_told_as_a_rate_with_its_interval() -> None:
+    background = begin(20.0)
+    background.learn(quiet(20_000), ALL)
+    assert background.achieved_per_day(0) is None
+    (limit,) = background.limits(background.thresholds())
+    step = np.maximum(quiet(1440, seed=2), limit + 1)
+    step[:30:3], step[100] = limit, limit - EVENT_BITS  # ten false alarms and the sound itself
+    background.observe(step, np.array([limit]))
+    rate, low, high = background.achieved_per_day(0) or (0.0, 0.0, 0.0)
+    assert rate == 10
+    assert (low, high) == (pytest.approx(4.8, abs=0.05), pytest.approx(18.4, abs=0.05))  # Garwood's
+
+
 def test_without_prior_a_sound_now_and_then_does_not_hide_itself() -> None:
     heard = quiet(5 * 1440, seed=1)
     clean, background = begin(2.0), begin(2.0)

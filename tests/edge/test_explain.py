@@ -241,11 +241,15 @@ def test_the_command_takes_what_a_site_has_learnt(
     assert isinstance(watchlist, Watchlist)
     alarms = Alarms(watchlist, reference(), HOP_S)
     alarms.rule.learn(np.full((400, 1), 100), np.zeros(400, np.int64), np.ones(1, bool))
+    alarms.rule.background.passed[:], alarms.rule.background.heard[:] = 10, 34_560  # of one day
     alarms.save(state_path(store))
     capsys.readouterr()
     assert queries.main([*ask, "--hop", "2.5"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["learnt"] is True
+    assert found["achieved_per_day"] == pytest.approx([10, 4.8, 18.4], abs=0.05)
+    assert queries.main([*(each for each in ask if each != "--json"), "--hop", "2.5"]) == 0
+    assert "10 (4.8-18)" in capsys.readouterr().out
     assert 95 < found["threshold_bits"] < 101
 
 
