@@ -17,6 +17,7 @@ from types import TracebackType
 
 from edge.errors import StoreError
 from edge.store_files import WriterLock
+from edge.store_running import RunningLog, add_running
 from edge.store_schema import store_path, transaction
 
 LOG = logging.getLogger(__name__)
@@ -76,7 +77,12 @@ def add_marks(connection: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (create_tables, add_told, add_marks)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    create_tables,
+    add_told,
+    add_marks,
+    add_running,
+)
 
 
 def cursor_path(store: Path | str | None) -> Path:
@@ -131,6 +137,7 @@ class SyncCursor:
         except BaseException:
             self._connection.close()
             raise
+        self.running = RunningLog(self._connection, self._mapped, self._writing)
 
     def close(self) -> None:
         """Close the file."""

@@ -25,7 +25,7 @@ from edge.batch import (
 from edge.config import Sync
 from edge.device_key import DeviceKey
 from edge.errors import SyncError, WireError
-from edge.observation import MAX_INT
+from edge.observation import MAX_INT, Instant
 from edge.store_cursor import Stretch, SyncCursor
 from edge.store_epochs import Numbers, Section, begin_epoch, sections
 from edge.store_runs import StoreRuns
@@ -40,8 +40,6 @@ from edge.sync_plan import Limit, Plan, n_records, only_record
 LOG = logging.getLogger(__name__)
 
 _MUCH, _MUCH_BY_RADIO = 256, 8  # records that wait, before which the hub is asked what it keeps
-
-_DAY_NS = 86_400 * 10**9
 
 
 @dataclass(slots=True)
@@ -62,7 +60,7 @@ class Totals:
 
 
 class Delivery:
-    """Brings a store's records to one hub. now_ns: the wall clock, UTC; clock: seconds, for how long things take.
+    """Brings a store's records to one hub. now: by both clocks; now_ns: the wall clock; clock: s, for how long things take.
 
     What was sent is known from the hub's receipts alone, so it may be killed at any moment and begin again anywhere.
     """
@@ -75,6 +73,7 @@ class Delivery:
         key: DeviceKey,
         settings: Sync,
         health: Callable[[], Mapping[str, Any]],
+        now: Callable[[], Instant],
         now_ns: Callable[[], int],
         clock: Callable[[], float],
         pace: Pace,
@@ -84,7 +83,7 @@ class Delivery:
         self._hub, self._settings = settings.hub, settings
         self._is_by_frames = urlsplit(settings.hub).scheme == "frames"
         self._store, self._cursor, self._carrier, self._key = store, cursor, carrier, key
-        self._health, self._now_ns, self._clock = health, now_ns, clock
+        self._health, self._now, self._now_ns, self._clock = health, now, now_ns, clock
         self._budget = Budget(cursor, settings.link, settings.daily_bytes)
         self._pace, self.totals = pace, totals
 
@@ -209,8 +208,8 @@ class Delivery:
         self, section: Section, progress: Mapping[Stream, Progress] | None, *, with_health: bool
     ) -> Batch | None:
         """Return the next batch, None where today's budget is used up; the first of a visit says how the recorder is."""
-        now_ns = self._now_ns()
-        left, for_codes = self._budget.left(now_ns), self._budget.left_for_codes(now_ns)
+        now = self._now()
+        left, for_codes = self._budget.left(now), self._budget.left_for_codes(now)
         if left is not None and left < LEAST_BYTES:
             self.totals.is_over_budget = True
             return None
@@ -312,14 +311,14 @@ class Delivery:
 
     def _tell_calibrations(self) -> None:
         """Tell the hub what was learnt of the site, once a day; a hub that does not take it is not asked again today."""
-        link, day = self._settings.link, self._now_ns() // _DAY_NS
+        link, day = self._settings.link, self._budget.day(self._now())
         if self._hub.startswith("frames:") or self._cursor.told_day(self._hub, link) == day:
             return
         parts = calibrations(self._store.path, link, self._pace.n_bytes, day)
         for part in parts:
             store = self._store
             batch = encode_batch(Batch(store.device_id, store.epoch, store.made(), calibrations=part))
-            left = self._budget.left(self._now_ns())
+            left = self._budget.left(self._now())
             if left is not None and left < line_bytes(len(batch)):
                 self.totals.is_over_budget = True
                 return
@@ -339,7 +338,7 @@ class Delivery:
             payload = next((each for each in payloads if each is not None), None)
             if payload is None:
                 continue
-            left = self._budget.left_for_codes(self._now_ns())
+            left = self._budget.left_for_codes(self._now())
             if left is not None and left < line_bytes(len(payload)):
                 self.totals.is_over_budget = True
                 return
@@ -367,7 +366,7 @@ class Delivery:
         return answer
 
     def _spend(self, n_bytes: int) -> None:
-        self._budget.spend(n_bytes, self._now_ns())
+        self._budget.spend(n_bytes, self._now())
         self.totals.n_line_bytes += n_bytes
 
     def _count(self, batch: Batch) -> None:

@@ -24,6 +24,7 @@ from edge.store_cursor import SyncCursor
 from edge.store_epochs import sections
 from edge.store_runs import StoreRuns
 from edge.sync_backoff import MAX_RETRY_AFTER_S, delay_s
+from edge.sync_budget import Budget
 from edge.sync_carrier import Carrier, RefusedError, without_password
 from edge.sync_client import HttpCarrier
 from edge.sync_delivery import Delivery, Totals
@@ -38,7 +39,6 @@ LOG = logging.getLogger(__name__)
 
 _OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 _NS = 10**9
-_DAY_NS = 86_400 * _NS
 _MAX_WAIT_NS = int(2 * MAX_RETRY_AFTER_S) * _NS  # longer ones come of a clock that was set back
 
 
@@ -148,6 +148,7 @@ class _Visits:
                         health(runs, clocks.system.now(), clocks.now_ns(), settings.link)
                         | _installed(self.updates)
                     ),
+                    clocks.system.now,
                     clocks.now_ns,
                     clocks.monotonic,
                     self.pace,
@@ -256,5 +257,5 @@ def status(settings: Sync, store: Path, clocks: Clocks) -> dict[str, Any]:
             "refused": sum(len(numbers) for each in refused for numbers in each.values()),
             "last_contact": iso_utc(contact.last_ns) if contact.last_ns else None,
             "failures": contact.n_failures,
-            "bytes_today": cursor.used_bytes(clocks.now_ns() // _DAY_NS, settings.link),
+            "bytes_today": Budget(cursor, settings.link, None).used(clocks.system.now()),
         }

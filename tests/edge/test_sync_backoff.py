@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from edge.observation import ClockState, Instant
 from edge.store_cursor import SyncCursor
+from edge.store_running import Moment
 from edge.sync_backoff import BASE_S, CAP_S, delay_s
 from edge.sync_budget import Budget, line_bytes
 
-DAY_NS = 86_400 * 10**9
+HOUR_NS = 3600 * 10**9
+DAY_NS = 24 * HOUR_NS
 
 
 def test_waiting_grows_to_its_cap_and_is_spread_over_all_of_it() -> None:
@@ -58,17 +61,22 @@ def test_pace_follows_the_line() -> None:
     assert pace.n_records == MAX_RECORDS
 
 
+def at(day: float, boot: str = "a", hours: float = 0.0, clock: ClockState = "ntp") -> Instant:
+    """Return a moment: day from 1970, hours since boot."""
+    return Instant(boot, int(hours * HOUR_NS), None if clock == "unset" else int(day * DAY_NS), clock)
+
+
 def test_the_bytes_of_a_day_are_counted_by_link_and_start_anew_tomorrow(tmp_path: Path) -> None:
     with SyncCursor.open(tmp_path / "s.sqlite") as cursor:
         budget, other = Budget(cursor, "lte", 1_000), Budget(cursor, "satellite", None)
-        now_ns = 20_000 * DAY_NS + 5
-        budget.spend(300, now_ns)
-        budget.spend(200, now_ns + 1)
-        assert (budget.left(now_ns), budget.left_for_codes(now_ns)) == (500, 300)
-        budget.spend(900, now_ns)
-        assert (budget.left(now_ns), budget.left_for_codes(now_ns)) == (0, 0)
-        assert budget.left(now_ns + DAY_NS) == 1_000
-        assert (other.left(now_ns), other.left_for_codes(now_ns)) == (None, None)
+        now = at(20_000.1)
+        budget.spend(300, now)
+        budget.spend(200, at(20_000.2))
+        assert (budget.left(now), budget.left_for_codes(now)) == (500, 300)
+        budget.spend(900, now)
+        assert (budget.left(now), budget.left_for_codes(now)) == (0, 0)
+        assert budget.left(at(20_001)) == 1_000
+        assert (other.left(now), other.left_for_codes(now)) == (None, None)
         assert cursor.used_bytes(20_000, "satellite") == 0
     with SyncCursor.open(tmp_path / "s.sqlite") as cursor:
         assert cursor.used_bytes(20_000, "lte") == 1_400
@@ -77,6 +85,67 @@ def test_the_bytes_of_a_day_are_counted_by_link_and_start_anew_tomorrow(tmp_path
         for day in range(20_001, 20_450):
             cursor.use_bytes(day, "lte", 1)
         assert cursor.used_bytes(20_000, "lte") == 0  # long ago
+
+
+@pytest.mark.parametrize("clock", ["unset", "rtc"])
+def test_a_recorder_with_the_same_date_at_each_boot_gets_a_budget_for_each_day_that_it_ran(
+    tmp_path: Path, clock: ClockState
+) -> None:
+    with SyncCursor.open(tmp_path / "s.sqlite") as cursor:
+        budget = Budget(cursor, "lte", 300)
+        spent = []
+        for boot in range(12):
+            now = at(20_000.5, f"boot {boot}", 6, clock)  # 6 h a boot, the date is always the same
+            left = budget.left(now) or 0
+            budget.spend(left, now)
+            spent.append(left)
+        assert spent == [300, 0, 0, 0] * 3
+
+
+def test_a_set_clock_is_believed_however_little_was_run(tmp_path: Path) -> None:
+    with SyncCursor.open(tmp_path / "s.sqlite") as cursor:
+        for clock in ("ntp", "rtc"):
+            budget = Budget(cursor, clock, 300)
+            for day in range(5):
+                now = at(20_000 + day, f"boot {day}", 0.1, clock)  # type: ignore[arg-type]
+                assert budget.left(now) == 300
+                budget.spend(300, now)
+                assert budget.left(now) == 0
+        now = at(20_004.9, "boot 4", 30)
+        assert (
+            Budget(cursor, "ntp", 300).left(now) == 0
+        )  # ran a day by its own count, and the date says otherwise
+
+
+def test_what_was_sent_before_the_clock_was_set_is_of_today(tmp_path: Path) -> None:
+    with SyncCursor.open(tmp_path / "s.sqlite") as cursor:
+        budget = Budget(cursor, "lte", 300)
+        budget.spend(200, at(0, "a", 1, "unset"))
+        assert budget.left(at(20_000.5, "a", 2)) == 100
+        budget.spend(50, at(20_000.5, "a", 2))
+        assert cursor.used_bytes(20_000, "lte") == 250
+        assert budget.left(at(20_000.6, "a", 3)) == 50
+        assert budget.left(at(0, "a", 3, "unset")) == 50
+        assert budget.left(at(20_001, "b", 1)) == 300
+
+
+def test_running_time_is_counted_over_boots_and_never_backwards(tmp_path: Path) -> None:
+    with SyncCursor.open(tmp_path / "s.sqlite") as cursor:
+        hours = [
+            cursor.running.moment(at(0, boot, h, "unset")).running_ns / HOUR_NS
+            for boot, h in (("a", 2), ("a", 3), ("b", 1), ("b", 1), ("", 4), ("", 5), ("", 1))
+        ]
+        assert hours == [2, 3, 4, 4, 8, 9, 10]
+    with SyncCursor.open(tmp_path / "s.sqlite") as cursor:
+        assert cursor.running.moment(at(0, "", 2, "unset")).running_ns == 11 * HOUR_NS
+
+
+def test_a_wall_clock_that_was_set_in_between_makes_no_time_pass() -> None:
+    earlier = Moment(0, 1_000, "rtc")
+    assert earlier.passed_ns(Moment(10, 500_000, "rtc")) == 499_000
+    assert earlier.passed_ns(Moment(10, 500_000, "ntp")) == 10
+    assert earlier.passed_ns(Moment(10, 5, "rtc")) == 10
+    assert earlier.passed_ns(Moment(10, None, "unset")) == 10
 
 
 def test_bytes_on_the_line_are_those_of_packets() -> None:

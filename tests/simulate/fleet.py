@@ -107,6 +107,7 @@ class FieldRecorder:
                     key,
                     settings,
                     lambda: {"at_ns": now_ns(), "battery_percent": 80.0},
+                    lambda: Instant("boot", time.monotonic_ns(), now_ns(), "ntp"),
                     now_ns,
                     time.monotonic,
                     Pace(settings.batch_bytes),
