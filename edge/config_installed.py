@@ -8,6 +8,7 @@ from pathlib import Path
 from edge.config import Config
 
 BUNDLE, WATCHLIST = "bundle", "watchlist.json"  # names in the folder of a pair
+PAIRS = "pairs"  # the folder of those folders
 
 
 def current_pair(folder: Path) -> Path:
@@ -29,3 +30,13 @@ def with_installed(config: Config) -> Config:
         encoder=replace(config.encoder, bundle=pair / BUNDLE),
         monitor=replace(config.monitor, queries=pair / WATCHLIST),
     )
+
+
+def pair_of(bundle: Path | None, queries: Path | None) -> int | None:
+    """Return the number of the installed pair that a bundle and a watchlist are of, None where they are no such pair."""
+    if bundle is None or queries is None:
+        return None
+    bundle, queries = bundle.resolve(), queries.resolve()
+    folder = bundle.parent
+    is_pair = (bundle.name, queries) == (BUNDLE, folder / WATCHLIST) and folder.parent.name == PAIRS
+    return int(folder.name) if is_pair and folder.name.isdecimal() else None

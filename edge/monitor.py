@@ -16,6 +16,7 @@ from edge.audio_events import Gap, Skipped
 from edge.bundle import Bundle, Runtime, default_bundle
 from edge.clips import ClipWriter
 from edge.config import Config
+from edge.config_installed import pair_of
 from edge.encoder import AudioEncoder, compile_queries
 from edge.errors import AudioError, BundleError, FieldcubeError, ImageError
 from edge.matcher import Matcher
@@ -27,6 +28,7 @@ from edge.monitor_reports import JsonReport, PlainReport, Report
 from edge.observation import Detection, Observation
 from edge.pipeline import Pipeline
 from edge.pipeline_keeper import Keeper, Totals
+from edge.run_start import write_start
 from edge.stopping import Stop
 from edge.store import ObservationStore
 from edge.store_schema import store_path
@@ -58,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
+    pair = pair_of(config.encoder.bundle, config.monitor.queries)  # before anything of it is read
     bundle = Bundle.load(config.encoder.bundle or default_bundle())
     if bundle.manifest.calibration is None:
         raise BundleError(
@@ -89,6 +92,8 @@ def _monitor(config: Config, args: argparse.Namespace, stop: Stop) -> None:
         report = _Supervised(told, store, learnt, alarms)
         stack.callback(report.close)
         _log_to_stderr()
+        if kept_at is not None:
+            write_start(kept_at, pair, store.epoch, store.next_seq)
         if config.updates.folder is not None:  # which may have put others in the place of those of the file
             _log.info("bundle %s, watchlist %s", bundle.folder, config.monitor.queries)
         for name, fit in fits.items():

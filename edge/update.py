@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from edge.bundle import Bundle, default_bundle
-from edge.bundle_pair import Pair
 from edge.encoder import compile_queries
 from edge.errors import (
     BundleError,
@@ -25,32 +20,14 @@ from edge.errors import (
     SyncError,
     UsageError,
 )
+from edge.run_start import read_start
 from edge.store_runs import StoreRuns
 from edge.update_arguments import Settings, parse_arguments, settings_of
 from edge.update_check import self_test
-from edge.update_install import Installed, Trial
+from edge.update_install import Installed
+from edge.update_trial import Rules, is_recording, judge, new_trial, restarter, resume
 from edge.utf8 import print_utf8
 from edge.watchlist import Watchlist, load_watchlist
-
-LOG = logging.getLogger(__name__)
-
-RESTART_NAME = "restart"  # what edge-monitor-restart.path watches
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How an update is taken. trial_s: how long a new pair is on trial; least_codes: that it must make in that time.
-
-    test: returns what is wrong with the pair in a folder; restart: lets edge-monitor begin anew, returns whether it did;
-    store: of the recorder; now_ns: the clock, UTC.
-    """
-
-    test: Callable[[Path], list[str]]
-    restart: Callable[[], bool]
-    store: Path
-    now_ns: Callable[[], int]
-    trial_s: float
-    least_codes: int
 
 
 def visit(installed: Installed, client: Any, watchlist: str, rules: Rules) -> str:
@@ -68,6 +45,8 @@ def visit(installed: Installed, client: Any, watchlist: str, rules: Rules) -> st
         return "nothing is published"
     if not installed.is_wanted(pair):
         return "refused before" if pair.number in installed.state.refused else "up to date"
+    if installed.was_tried(pair) and not is_recording(installed, rules):
+        return f"pair {pair.number} is tried again when codes are made without it"
     try:
         staged = installed.stage(pair, client.fetch)
     except OSError as error:
@@ -82,75 +61,14 @@ def visit(installed: Installed, client: Any, watchlist: str, rules: Rules) -> st
             f"pair {pair.number}: expected to pass the self-test, found {told}; "
             + ("it is refused from now on" if is_refused else "the next visit tries it again")
         )
-    epoch, n_made = _made(rules.store)
-    installed.switch(staged, pair, Trial(rules.now_ns(), epoch, n_made))
+    start = read_start(rules.store)
+    installed.switch(staged, pair, new_trial(rules), start)
     if not rules.restart():
-        installed.roll_back("edge-monitor does not start again")
+        installed.roll_back("edge-monitor does not start again", start)
         rules.restart()
         return "rolled back"
     client.forget()
     return f"pair {pair.number} is on trial"
-
-
-def judge(installed: Installed, rules: Rules) -> str:
-    """Decide about the pair on trial, if any; this needs no hub. Returns as Installed.judge does."""
-    pair = installed.pair()
-    if pair is None:
-        return ""
-
-    def n_codes(trial: Trial) -> int:
-        return codes_since(rules.store, trial, pair)
-
-    verdict = installed.judge(rules.now_ns(), n_codes, rules.trial_s, rules.least_codes)
-    if verdict == "rolled back":
-        rules.restart()
-    return verdict
-
-
-def codes_since(store: Path, trial: Trial, pair: Pair) -> int:
-    """Return how many observations were made in a pair's code space since its trial began; a new epoch is all new."""
-    try:
-        with StoreRuns.open(store) as runs:
-            first = trial.first_seq if runs.epoch == trial.epoch else 0
-            found = runs.runs(first, max(0, runs.made()[0] - first))
-            return sum(run.n for run in found if run.code_space == pair.code_space)
-    except StoreError as error:
-        LOG.warning("no codes are counted: %s", error)
-        return 0
-
-
-def _made(store: Path) -> tuple[int, int]:
-    """Return (epoch, observations) of a store, zeros where there is none yet."""
-    try:
-        with StoreRuns.open(store) as runs:
-            return runs.epoch, runs.made()[0]
-    except StoreError:
-        return 0, 0
-
-
-def restarter(command: str | None, folder: Path) -> Callable[[], bool]:
-    """Return what lets edge-monitor begin anew: a command or, for who watches it, a write to folder/restart."""
-
-    def tell() -> bool:
-        path = folder / RESTART_NAME
-        try:
-            path.write_text("edge-monitor is to begin anew\n", encoding="utf-8")
-        except OSError as error:
-            LOG.warning("%s: %s", path, error)
-            return False
-        return True
-
-    def restart() -> bool:
-        if command is None:
-            return tell()
-        try:
-            done = subprocess.run(shlex.split(command), capture_output=True, timeout=120, check=False)
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            LOG.warning("%s: %s", command, error)
-            return False
-        return done.returncode == 0
-
-    return restart
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -170,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             result = "adopted"
         else:
             rules = _rules(settings)
-            n_messages = _take_messages(installed, settings, rules)
+            n_messages = _take_messages(installed, settings)
+            if installed.is_begun:
+                resume(installed, rules)
             result = _update(installed, settings, rules) or (
                 f"{n_messages} messages are taken" if n_messages else "nothing is new"
             )
@@ -221,7 +141,7 @@ def _rules(settings: Settings) -> Rules:
     )
 
 
-def _take_messages(installed: Installed, settings: Settings, rules: Rules) -> int:
+def _take_messages(installed: Installed, settings: Settings) -> int:
     """Take the queries that came by radio; return how many messages were new. Refused ones are told on stderr."""
     if settings.inbox is None:
         return 0
@@ -251,10 +171,8 @@ def _take_messages(installed: Installed, settings: Settings, rules: Rules) -> in
     n_taken, refused = update_downlink.take_downlinks(installed, device_id, public, messages)
     for reason in refused:
         print(f"edge-update: {settings.inbox}: {reason}", file=sys.stderr)
-    if n_taken and not rules.restart():
-        raise SyncError(
-            "edge-monitor: expected it to begin anew with the new list, found that it did not; restart it"
-        )
+    if n_taken:
+        installed.await_start(read_start(settings.store))
     return n_taken
 
 

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +19,19 @@ from edge import require
 from edge.bundle import MANIFEST_NAME, Bundle, require_code_space, write_bundle
 from edge.bundle_pair import Pair, PairFile, format_pair, parse_pair
 from edge.bundle_update import files_of, update_bundle
-from edge.config_installed import BUNDLE, WATCHLIST, current_pair
+from edge.config_installed import BUNDLE, PAIRS, WATCHLIST, current_pair
 from edge.durable import sync_folder, write_file
 from edge.errors import BundleError, StoreError, WatchlistError
 from edge.manifest import parse_manifest
+from edge.run_start import RunStart
+from edge.update_state import ADOPTED, Recorded, State, Trial
 from edge.watchlist import Watchlist, load_watchlist, write_watchlist
 
 LOG = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-MAX_ATTEMPTS = 3  # self-tests of one pair; one that fails may be the board's bad day
-_ADOPTED = 0  # number of the pair that was there before any was fetched
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """Since when a pair is on trial, UTC in ns; the first observation that it may have made; visits since then."""
-
-    since_ns: int
-    epoch: int
-    first_seq: int
-    n_visits: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """active: number of the pair that is to run; previous: where to go back to; refused: never installed again.
-
-    newest: largest number that was ever installed; attempts: failed self-tests of the pair with number attempted.
-    """
-
-    active: int
-    previous: int | None = None
-    trial: Trial | None = None
-    refused: tuple[int, ...] = ()
-    newest: int = _ADOPTED
-    attempted: int = _ADOPTED
-    attempts: int = 0
+MAX_ATTEMPTS = 3  # self-tests and trials of one pair; one that fails may be the board's bad day
+MAX_REQUESTS = 10  # to begin anew after one change: whoever does not then has been told otherwise
 
 
 class Installed:
@@ -64,7 +40,7 @@ class Installed:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.current = current_pair(folder)
-        self._pairs, self._state_path = folder / "pairs", folder / "state.json"
+        self._pairs, self._state_path = folder / PAIRS, folder / "state.json"
 
     @property
     def is_begun(self) -> bool:
@@ -86,6 +62,8 @@ class Installed:
                 int(table["newest"]),
                 int(table["attempted"]),
                 int(table["attempts"]),
+                None if table.get("awaited") is None else str(table["awaited"]),
+                int(table.get("n_requests", 0)),
             )
         except FileNotFoundError as error:
             raise BundleError(
@@ -99,7 +77,7 @@ class Installed:
     def adopt(self, bundle: Bundle, watchlist: Watchlist) -> None:
         """Begin with what the recorder runs already: what the first update can go back to."""
         require_code_space(bundle.manifest.code_space, watchlist.code_space, "watchlist", bundle.folder)
-        filling = self._new_folder(_ADOPTED)
+        filling = self._new_folder(ADOPTED)
         files: dict[str, bytes | Path] = {
             each.name: each
             for each in bundle.folder.iterdir()
@@ -107,14 +85,14 @@ class Installed:
         }
         write_bundle(filling / BUNDLE, bundle.manifest, files)
         write_watchlist(filling / WATCHLIST, watchlist)
-        self._keep(filling, _ADOPTED)
-        self._save(State(_ADOPTED))
+        self._keep(filling, ADOPTED)
+        self._save(State(ADOPTED))
         self.recover()
 
     def recover(self) -> State:
         """Let the link point where the state says, and remove what an interrupted installation left."""
         state = self.state
-        target = Path("pairs") / str(state.active)
+        target = Path(PAIRS) / str(state.active)
         if not self.current.is_symlink() or Path(os.readlink(self.current)) != target:
             fresh = self.folder / ".current.new"
             fresh.unlink(missing_ok=True)
@@ -146,9 +124,34 @@ class Installed:
         }
 
     def is_wanted(self, pair: Pair) -> bool:
-        """Return whether a pair is to be installed: newer than all before, and not known to fail."""
+        """Return whether a pair is to be installed: newer than all before, or the newest whose trial failed; and not refused."""
         state = self.state
-        return pair.number > state.newest and pair.number not in state.refused
+        return pair.number not in state.refused and (pair.number > state.newest or self.was_tried(pair))
+
+    def was_tried(self, pair: Pair) -> bool:
+        """Return whether a pair ran already, without success."""
+        state = self.state
+        return pair.number == state.newest and pair.number != state.active
+
+    def await_start(self, start: RunStart | None) -> None:
+        """Remember that edge-monitor is to begin anew. start: the last one that there was."""
+        self._save(replace(self.state, awaited=_run_of(start), n_requests=0))
+
+    def is_awaited(self, start: RunStart | None) -> bool:
+        """Return whether edge-monitor has yet to begin with what is installed, and is to be asked again."""
+        state = self.state
+        if state.awaited is None or state.n_requests >= MAX_REQUESTS:
+            return False
+        if start is not None and start.run != state.awaited and start.pair in (state.active, None):
+            self._save(replace(state, awaited=None))  # pair None: its owner lets it run other files
+            return False
+        self._save(replace(state, n_requests=state.n_requests + 1))
+        return True
+
+    def is_running(self, start: RunStart | None) -> bool:
+        """Return whether the pair that is to run was begun with since it was installed."""
+        state = self.state
+        return start is not None and start.pair == state.active and start.run != state.awaited
 
     def stage(self, pair: Pair, fetch: Callable[[PairFile], Path]) -> Path:
         """Put a pair together beside the one that runs, and check every byte of it; return its folder.
@@ -192,22 +195,31 @@ class Installed:
         self.recover()
         return is_refused
 
-    def switch(self, staged: Path, pair: Pair, trial: Trial) -> None:
-        """Let a staged pair run, on trial. The state is on the disk before the link changes."""
+    def switch(self, staged: Path, pair: Pair, trial: Trial, start: RunStart | None) -> None:
+        """Let a staged pair run, on trial. The state is on the disk before the link changes. start: the last one before."""
         state = self.state
         self._keep(staged, pair.number)
         self._save(
             State(
-                pair.number, state.active, trial, state.refused, max(pair.number, state.newest), pair.number
+                pair.number,
+                state.active,
+                trial,
+                state.refused,
+                max(pair.number, state.newest),
+                pair.number,
+                state.attempts if state.attempted == pair.number else 0,
+                _run_of(start),
             )
         )
         self.recover()
 
-    def judge(self, now_ns: int, n_codes: Callable[[Trial], int], trial_s: float, least_codes: int) -> str:
+    def judge(
+        self, now_ns: int, found: Recorded, start: RunStart | None, trial_s: float, least_codes: int
+    ) -> str:
         """Decide about a pair on trial: "confirmed", "rolled back" or "on trial"; "" where none is.
 
-        n_codes: how many observations were made with the pair since its trial began; at the end of trial_s there must be
-        least_codes, whatever else looks well.
+        At the end of trial_s a run of the pair must have made least_codes, whatever else looks well. While what ran before
+        goes on recording because nothing began anew, nothing is lost and the pair was not tried: the trial begins again.
         """
         state = self.state
         trial = state.trial
@@ -216,29 +228,38 @@ class Installed:
         passed_s = (now_ns - trial.since_ns) / 1e9
         if passed_s < 0:  # the clock was set back: count anew
             trial = replace(trial, since_ns=now_ns)
-        if passed_s < trial_s or trial.n_visits < 1:  # one look at least, however far the clock was set ahead
-            self._save(replace(state, trial=replace(trial, n_visits=trial.n_visits + 1)))
+        n_looks = trial.n_seen if found.is_seen else trial.n_visits
+        if passed_s < trial_s or n_looks < 1:  # one look at least, however far the clock was set ahead
+            n_seen = trial.n_seen + found.is_seen
+            self._save(replace(state, trial=replace(trial, n_visits=trial.n_visits + 1, n_seen=n_seen)))
             return "on trial"
-        found = n_codes(trial)
-        if found >= least_codes:
+        if found.is_seen and found.n_codes >= least_codes:
             self._save(replace(state, trial=None))
             return "confirmed"
-        self.roll_back(f"{found} codes in {passed_s:.0f} s, expected at least {least_codes}")
+        if not found.is_seen and found.n_since >= least_codes:
+            LOG.warning("pair %d: edge-monitor did not begin with it; restart it", state.active)
+            self._save(replace(state, trial=Trial(now_ns, found.epoch, found.end_seq)))
+            return "on trial"
+        self.roll_back(f"{found.n_codes} codes in {passed_s:.0f} s, expected at least {least_codes}", start)
         return "rolled back"
 
-    def roll_back(self, reason: str) -> None:
-        """Go back to the pair before; the one that failed never runs again."""
+    def roll_back(self, reason: str, start: RunStart | None) -> None:
+        """Go back to the pair before; the one that failed is refused after MAX_ATTEMPTS. start: the last one before."""
         state = self.state
         if state.previous is None:
             raise BundleError(f"{self.folder}: expected a pair to go back to, found none; {reason}")
         LOG.warning("pair %d failed (%s): back to %d", state.active, reason, state.previous)
+        attempts = state.attempts + 1
         self._save(
             replace(
                 state,
                 active=state.previous,
                 previous=None,
                 trial=None,
-                refused=(*state.refused, state.active),
+                refused=(*state.refused, state.active) if attempts >= MAX_ATTEMPTS else state.refused,
+                attempts=attempts,
+                awaited=_run_of(start),
+                n_requests=0,
             )
         )
         self.recover()
@@ -273,3 +294,7 @@ class Installed:
     def _save(self, state: State) -> None:
         table = {"format_version": FORMAT_VERSION, **asdict(state)}
         write_file(self._state_path, (json.dumps(table, indent=1) + "\n").encode())
+
+
+def _run_of(start: RunStart | None) -> str:
+    return "" if start is None else start.run

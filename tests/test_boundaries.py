@@ -41,7 +41,7 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
         "clips": frozenset({"clips"}),
         "store": frozenset({"store", "unstored"}),
         "what travels": frozenset({"batch", "device_key", "frames", "downlink"}),
-        "the running process": frozenset({"stopping", "systemd", "ticks"}),
+        "the running process": frozenset({"run_start", "stopping", "systemd", "ticks"}),
     },
     {
         "pipeline": frozenset({"pipeline"}),

@@ -15,10 +15,12 @@ import numpy as np
 from edge.bundle import Bundle, new_code_space, write_bundle
 from edge.codes import pack
 from edge.query import Query
+from edge.run_start import write_start
 from edge.store import ObservationStore
-from edge.update import Rules, visit
+from edge.update import visit
 from edge.update_client import UpdateClient
 from edge.update_install import Installed
+from edge.update_trial import Rules, resume
 from edge.watchlist import Watchlist
 from hub.publisher import Publisher
 from tests.simulate.recorder import Recorder
@@ -95,6 +97,7 @@ class FieldRecorder:
     now_ns: int = 1_790_000_000 * 10**9
     restarts: list[str] = field(default_factory=list)
     starts: bool = True
+    runs_anew: bool = True  # edge-monitor begins anew when it is asked to
 
     def __post_init__(self) -> None:
         self.installed = Installed(self.folder / "updates")
@@ -104,6 +107,7 @@ class FieldRecorder:
 
     def visit(self, watchlist: str = "default") -> str:
         rules = Rules(self.test, self._restart, self.folder / "store.sqlite", lambda: self.now_ns, 3600.0, 10)
+        resume(self.installed, rules)
         with closing(UpdateClient(self.folder / "tuf", self.url, self.root)) as client:
             return visit(self.installed, client, watchlist, rules)
 
@@ -127,7 +131,15 @@ class FieldRecorder:
 
     def _restart(self) -> bool:
         self.restarts.append(self.runs()[0])
+        if self.starts and self.runs_anew:
+            self.start()
         return self.starts
+
+    def start(self) -> None:
+        """Begin as edge-monitor does, with the installed pair."""
+        with ObservationStore.open(self.folder / "store.sqlite") as store:
+            pair = int(self.installed.current.resolve().name)
+            write_start(self.folder / "store.sqlite", pair, store.epoch, store.next_seq)
 
 
 def publish(publisher: Publisher, bundle: Bundle, *names: str, watchlist: str = "default") -> int:

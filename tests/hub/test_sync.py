@@ -20,7 +20,8 @@ from edge.store import ObservationStore
 from edge.store_reader import StoreReader
 from edge.sync_delivery import Totals
 from edge.sync_visits import fingerprint, key_path, run, system_clocks
-from edge.update_install import Installed, Trial
+from edge.update_install import Installed
+from edge.update_state import Trial
 from hub.enrolment import new_code
 from hub.publisher import Publisher
 from hub.serving import opened_hub, running
@@ -94,7 +95,7 @@ def test_the_hub_is_told_what_was_installed(tmp_path: Path, app: FastAPI, url: s
     assert told() == set()
     paths = {each.name.split(".")[0]: each for each in publisher.targets_folder.glob("files/*")}
     staged = installed.stage(pair, lambda described: paths[described.sha256])
-    installed.switch(staged, pair, Trial(0, 0, 0))
+    installed.switch(staged, pair, Trial(0, 0, 0), None)
     assert told() == {"watchlist", "watchlist_version", "pair"}
     (folder / "state.json").write_text("{", encoding="utf-8")
     assert told() == set()  # and what was recorded is delivered all the same

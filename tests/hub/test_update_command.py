@@ -24,8 +24,9 @@ from edge.downlink import Downlink, DownlinkQuery, encode_downlink
 from edge.encoder import available_runtimes
 from edge.frames import to_stream
 from edge.store import ObservationStore
-from edge.update import RESTART_NAME, main
+from edge.update import main
 from edge.update_install import Installed
+from edge.update_trial import RESTART_NAME
 from tests.hub.test_command import serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,6 +149,13 @@ def test_a_list_of_the_hub_runs_on_the_recorder_and_a_failing_one_is_taken_back(
         assert [visit(board, capsys) for _ in range(2)] == ["on trial", "rolled back"]
         assert board.is_to_begin_anew()
         assert board.monitor() == {"of the hub"}
+        for _ in range(2):  # it may have been the microphone
+            assert [visit(board, capsys) for _ in range(3)] == [
+                "pair 3 is on trial",
+                "on trial",
+                "rolled back",
+            ]
+            assert board.monitor() == {"of the hub"}
         assert visit(board, capsys) == "refused before"
 
 

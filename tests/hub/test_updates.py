@@ -22,7 +22,7 @@ from edge.bundle import Bundle
 from edge.bundle_pair import pair_target, parse_pair
 from edge.errors import BundleError, CodeSpaceError, FieldcubeError, HubError
 from edge.update_check import self_test
-from edge.update_install import Trial
+from edge.update_state import Trial
 from hub.api_updates import router
 from hub.app import create_app
 from hub.archive_sqlite import SqliteArchive
@@ -207,22 +207,102 @@ def test_a_self_test_that_hangs_or_dies_fails(tmp_path: Path) -> None:
     assert "to start" in self_test(tmp_path, python=str(tmp_path / "missing"))[0]
 
 
-def test_a_pair_without_codes_is_rolled_back_and_never_runs_again(
+def test_a_pair_without_codes_is_tried_three_times_and_never_runs_again(
     field: FieldRecorder, publisher: Publisher, second: Bundle, tmp_path: Path
 ) -> None:
     bad = publish(publisher, second, "owl")
-    field.visit()
-    field.record(9, second.manifest.code_space)  # one less than it must make
-    field.record(50, "tiny-of-another-space")
-    field.now_ns += 3601 * 10**9
-    assert field.visit() == "on trial"  # looked at once at least: the clock may have been set ahead
-    assert field.visit() == "rolled back"
-    assert field.restarts == ["2", "1"]
-    assert field.runs() == ("1", "first")
+    for n_trials in range(1, 4):
+        assert field.visit() == f"pair {bad} is on trial"
+        field.record(9, second.manifest.code_space)  # one less than it must make
+        field.record(50, "tiny-of-another-space")
+        field.now_ns += 3601 * 10**9
+        assert field.visit() == "on trial"  # looked at once at least: the clock may have been set ahead
+        assert field.visit() == "rolled back"
+        assert field.restarts == ["2", "1"] * n_trials
+        assert field.runs() == ("1", "first")
+        field.record(10, Bundle.load(TINY).manifest.code_space)
     assert field.visit() == "refused before"
     assert bad in field.installed.state.refused
     third = publish(publisher, other_space(tmp_path / "third", "3"), "owl")
     assert field.visit() == f"pair {third} is on trial"
+
+
+def later(field: FieldRecorder) -> list[str]:
+    """Return what two visits say after the time of a trial: the first of them looks, the second decides."""
+    field.visit()
+    field.now_ns += 3601 * 10**9
+    return [field.visit(), field.visit()]
+
+
+def test_codes_of_what_ran_before_confirm_nothing(field: FieldRecorder, publisher: Publisher) -> None:
+    tiny = Bundle.load(TINY)  # the new pair has the code space of the old one
+    field.start()
+    publish(publisher, tiny, "owl")
+    field.runs_anew = False
+    field.visit()
+    for n_restarts in (4, 7):  # asked for with every visit
+        field.record(20, tiny.manifest.code_space)
+        assert later(field) == ["on trial", "on trial"]
+        assert len(field.restarts) == n_restarts
+    field.start()  # by hand
+    field.record(9, tiny.manifest.code_space)
+    assert field.visit() == "on trial"
+    field.record(1, tiny.manifest.code_space)
+    assert later(field)[0] == "confirmed"
+    assert len(field.restarts) == 7
+
+
+def test_a_visit_that_was_killed_before_the_restart_is_made_up_for(
+    field: FieldRecorder, publisher: Publisher, second: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(publisher, second, "owl")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+
+        def killed(_: FieldRecorder) -> bool:
+            raise KeyboardInterrupt
+
+        patched.setattr(FieldRecorder, "_restart", killed)
+        field.visit()
+    assert field.restarts == []
+    assert field.visit() == "on trial"
+    assert field.restarts == ["2"]
+    field.record(10, second.manifest.code_space)
+    assert later(field)[0] == "confirmed"
+    assert field.restarts == ["2"]
+
+
+def test_a_good_pair_is_taken_after_a_time_without_a_microphone(
+    field: FieldRecorder, publisher: Publisher, second: Bundle
+) -> None:
+    number = publish(publisher, second, "owl")
+    field.visit()
+    assert later(field)[0] == "rolled back"
+    waits = f"pair {number} is tried again when codes are made without it"
+    assert later(field) == [waits, waits]  # however long it takes
+    assert field.restarts == ["2", "1"]
+    field.record(10, Bundle.load(TINY).manifest.code_space)
+    assert field.visit() == f"pair {number} is on trial"
+    field.record(10, second.manifest.code_space)
+    assert later(field)[0] == "confirmed"
+
+
+def test_a_pair_with_which_nothing_begins_is_rolled_back(
+    field: FieldRecorder, publisher: Publisher, second: Bundle
+) -> None:
+    publish(publisher, second, "owl")
+    field.runs_anew = False  # what ran ends, and what is to run never begins
+    field.visit()
+    assert later(field)[0] == "rolled back"
+    assert field.runs() == ("1", "first")
+
+
+def test_who_never_begins_anew_is_not_asked_for_ever(
+    field: FieldRecorder, publisher: Publisher, second: Bundle
+) -> None:
+    publish(publisher, second, "owl")
+    field.runs_anew = False
+    assert [field.visit() for _ in range(20)][1:] == ["on trial"] * 19
+    assert len(field.restarts) == 1 + update_install.MAX_REQUESTS
 
 
 def test_a_monitor_that_does_not_start_is_given_its_pair_back(
@@ -472,7 +552,7 @@ def test_a_power_cut_at_any_moment_leaves_a_whole_pair(
                 patched.setattr(module, name, step)
             try:
                 staged = field.installed.stage(pair, lambda described: paths[described.sha256])
-                field.installed.switch(staged, pair, Trial(field.now_ns, 0, 0))
+                field.installed.switch(staged, pair, Trial(field.now_ns, 0, 0), None)
                 is_done = True
             except KeyboardInterrupt:
                 is_done = False
