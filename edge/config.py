@@ -155,7 +155,9 @@ class Sync:
     hub: its URL, None = nowhere; code: single-use enrolment code, None = a person at the hub approves; key: of this
     device, None = device.key beside the store; ca_file: PEM of who may vouch for the hub, None = as the system says;
     link: what is sent; daily_bytes: None = no limit; batch_bytes: largest batch; interval_s: between visits of
-    `edge-sync --follow`; clips: sound that somebody at the hub asks for may leave the device.
+    `edge-sync --follow`; clips: sound that somebody at the hub asks for may leave the device; heartbeat_s: between two
+    messages about how the recorder is, over satellite and lora; lora_airtime_s: of frames in any hour, the default is
+    1 % of it; lora_spreading_factor, lora_overhead_bytes (of a packet beside its frame): how long a frame is on the air.
     """
 
     hub: str | None = None
@@ -167,6 +169,10 @@ class Sync:
     batch_bytes: int = 262_144
     interval_s: float = 900.0
     clips: bool = False
+    heartbeat_s: float = 21_600.0
+    lora_airtime_s: float = 36.0
+    lora_spreading_factor: int = 12
+    lora_overhead_bytes: int = 13
 
     def __post_init__(self) -> None:
         for name in ("hub", "code"):
@@ -178,6 +184,10 @@ class Sync:
         require.integer(ConfigError, "batch_bytes", self.batch_bytes, 1_000, 4_000_000)
         require.number(ConfigError, "interval_s", self.interval_s, 1, 86_400)
         require.one_of(ConfigError, "clips", self.clips, (True, False))
+        require.number(ConfigError, "heartbeat_s", self.heartbeat_s, 0, 604_800)
+        require.number(ConfigError, "lora_airtime_s", self.lora_airtime_s, 0.1, 3600)
+        require.integer(ConfigError, "lora_spreading_factor", self.lora_spreading_factor, 7, 12)
+        require.integer(ConfigError, "lora_overhead_bytes", self.lora_overhead_bytes, 0, 64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,16 @@ class RefusedError(SyncError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. n_line_bytes: estimate of all that went over the line, both ways, for this request."""
+    """What came back. n_line_bytes: estimate of all that went over the line, both ways, for this request.
+
+    is_full: the line takes no more for now, and the receipt says what of the batch went; is_health_told: how the recorder
+    is went, where the batch says it.
+    """
 
     content: bytes
     n_line_bytes: int
+    is_full: bool = False
+    is_health_told: bool = True
 
 
 def without_password(url: str) -> str:

@@ -34,8 +34,9 @@ from edge.sync_calibration import calibrations
 from edge.sync_carrier import Answer, Carrier, RefusedError
 from edge.sync_clips import clip_payload
 from edge.sync_copies import Sure
+from edge.sync_heartbeat import Heartbeats
 from edge.sync_pace import LEAST_BYTES, Pace
-from edge.sync_plan import Limit, Plan, n_records, only_record
+from edge.sync_plan import Limit, Plan, gone, n_records, only_record
 
 LOG = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Totals:
     n_line_bytes: int = 0
     n_epochs_begun: int = 0
     is_over_budget: bool = False
+    is_over_airtime: bool = False
     is_pending: bool = False
 
 
@@ -85,16 +87,18 @@ class Delivery:
         self._store, self._cursor, self._carrier, self._key = store, cursor, carrier, key
         self._health, self._now, self._now_ns, self._clock = health, now, now_ns, clock
         self._budget = Budget(cursor, settings.link, settings.daily_bytes)
-        self._pace, self.totals = pace, totals
+        self._heartbeats = Heartbeats(cursor, settings.hub, settings)
+        self._pace, self.totals, self._is_full = pace, totals, False
 
     def visit(self) -> None:
         """Send all that waits, as far as today's budget goes. Raises SyncError; what was acknowledged stays so."""
-        self.totals.is_over_budget = self.totals.is_pending = False
+        self._is_full = False
+        self.totals.is_over_budget = self.totals.is_over_airtime = self.totals.is_pending = False
         if not self._is_enrolled():
             return
         receipt: Receipt | None = None
         waiting = sections(self._store)
-        while waiting:
+        while waiting and not self._is_full:
             section = waiting.pop(0)
             answer, parts = self._deliver(section)
             receipt, waiting = answer or receipt, [*parts, *waiting]
@@ -121,9 +125,11 @@ class Delivery:
                 at = self._differs_from(section, batch, answer, sure)
                 if at is not None:
                     return answer, self._begun_anew(section, at)
-            if answer is not None and n_records(batch) and known == progress:
+            if answer is not None and n_records(batch) and known == progress and not self._is_full:
                 raise SyncError(f"{self._hub}: expected a receipt for what was sent, found one for nothing")
             receipt, progress = answer or receipt, known
+            if self._is_full:
+                break
         if receipt is not None and section.is_open and sure.is_changed:
             self._cursor.keep_mark(self._hub, section.epoch, sure.mark())
         return receipt, ()
@@ -207,13 +213,13 @@ class Delivery:
     def _next(
         self, section: Section, progress: Mapping[Stream, Progress] | None, *, with_health: bool
     ) -> Batch | None:
-        """Return the next batch, None where today's budget is used up; the first of a visit says how the recorder is."""
+        """Return the next batch, None where there is no budget or need; the first of a visit says how the recorder is."""
         now = self._now()
         left, for_codes = self._budget.left(now), self._budget.left_for_codes(now)
         if left is not None and left < LEAST_BYTES:
             self.totals.is_over_budget = True
             return None
-        health = self._health() if with_health else None
+        health = self._health() if with_health and self._heartbeats.is_due(now) else None
         if progress is None:  # a question: the receipt tells where to go on
             return Batch(section.device_id, section.epoch, section.made(), health=health)
         codes = for_codes is None or for_codes >= LEAST_BYTES
@@ -224,7 +230,8 @@ class Delivery:
         if not codes and not n_records(batch):
             whole = plan.next_batch(progress, Limit(n_bytes, self._pace.n_records), None)
             self.totals.is_over_budget = n_records(whole) > 0
-        return batch
+        is_dear = self._heartbeats.is_seldom and not self._is_by_frames  # frames of nothing are none
+        return None if is_dear and health is None and not n_records(batch) else batch
 
     def _plan(self, section: Section) -> Plan:
         refused = self._cursor.refused(self._hub, section.epoch)
@@ -246,7 +253,10 @@ class Delivery:
             raise
         receipt = self._receipt(section, answer)
         self._pace.answered(self._clock() - started_s)
-        self._count(batch)
+        if batch.health is not None and answer.is_health_told:
+            self._heartbeats.told(self._now())
+        self._is_full = self.totals.is_over_airtime = answer.is_full
+        self._count(gone(batch, receipt.progress) if answer.is_full else batch)
         return receipt, self._settled(batch, receipt)
 
     def _isolate(

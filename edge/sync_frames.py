@@ -11,7 +11,8 @@ import logging
 import os
 import stat
 import termios
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +33,71 @@ from edge.batch import (
 from edge.device_key import DeviceKey
 from edge.durable import write_file
 from edge.errors import SyncError, WireError
-from edge.frames import decode_frame, from_stream, to_stream
+from edge.frames import DETECTION_RECORD_BYTES, Kind, decode_frame, from_stream, to_stream
 from edge.frames_key import frame_key
 from edge.frames_link import FrameLink
 from edge.frames_receipt import decode_receipt_frame
 from edge.observation import Observation
 from edge.store_runs import StoreRuns
+from edge.sync_airtime import Airtime
 from edge.sync_carrier import Answer, RefusedError
 from edge.sync_frames_writer import REPEAT_CONTEXT, FrameWriter, Told
 from edge.sync_plan import packed
 
 LOG = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FORERUNNERS: tuple[Kind, ...] = ("context", "anchor")  # what other frames rely on
 MAX_RANGES = 2000  # of what was written; beyond them the oldest gaps are forgotten
+
+
+@dataclass(slots=True)
+class _Written:
+    """What of a batch goes now: all of it, or its beginning where there is not airtime for more.
+
+    left_s: airtime there is; seconds: of it that these frames take.
+    """
+
+    airtime: Airtime | None
+    left_s: float
+    frames: list[bytes] = field(default_factory=list)
+    seconds: float = 0.0
+    n_detections: int = 0
+    is_cut: bool = False
+    is_health_told: bool = False
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(map(len, self.frames))
+
+    def take(self, content: bytes) -> bool:
+        """Take a frame; return False where there is no airtime for it, and for none after it."""
+        if self.airtime is not None:
+            seconds = self.seconds + self.airtime.of(len(content))
+            self.is_cut |= seconds > self.left_s
+            if self.is_cut:
+                return False
+            self.seconds = seconds
+        frame = decode_frame(content)
+        if frame.kind in ("detections", "untimed"):
+            self.n_detections += len(frame.body) // DETECTION_RECORD_BYTES
+        self.is_health_told |= frame.kind == "heartbeat"
+        self.frames.append(content)
+        return True
 
 
 class FrameCarrier:
     """Writes what would go over HTTPS as frames. A Carrier (edge.sync_carrier).
 
-    memory: file of what was told and written, needed for nothing but bytes saved; store: of the recorder.
+    memory: file of what was told and written, needed for nothing but bytes saved; store: of the recorder; airtime: what may
+    be on the air, None = no limit. What is beyond it is not written, and counts neither as sent nor as told.
     """
 
-    def __init__(self, link: FrameLink, key: DeviceKey, memory: Path, store: Path) -> None:
+    def __init__(
+        self, link: FrameLink, key: DeviceKey, memory: Path, store: Path, airtime: Airtime | None = None
+    ) -> None:
+        self._airtime = airtime
+        self._waiting: list[bytes] = []  # forerunners of what comes next: told, and not on the air yet
         self._link, self._memory, self._store = link, memory, store
         self._key = frame_key(key, link.hub_public, key.public)
         self._told = Told()
@@ -77,16 +120,29 @@ class FrameCarrier:
             raise RefusedError(f"{self._link.place}: sound does not go by radio", 413)
         batch = decode_batch(payload)
         if batch.epoch != self._epoch:
-            self._epoch, self._told = batch.epoch, Told()
+            self._epoch, self._told, self._waiting = batch.epoch, Told(), []
             self._sent = {name: [] for name in STREAMS}
         self._read_inbox()
-        n_bytes = self._write(device_id, batch)
-        self._note(batch)
+        written = self._write(device_id, batch)
+        self._note(
+            replace(batch, runs=(), detections=batch.detections[: written.n_detections], next=(0, 0, 0))
+            if written.is_cut
+            else batch
+        )
         self._save()
         progress = {name: self._progress(name, n) for name, n in zip(STREAMS, batch.next, strict=True)}
-        return Answer(encode_receipt(Receipt(batch.epoch, progress)), n_bytes)
+        return Answer(
+            encode_receipt(Receipt(batch.epoch, progress)),
+            written.n_bytes,
+            written.is_cut,
+            written.is_health_told,
+        )
 
-    def _write(self, device_id: str, batch: Batch) -> int:
+    def _write(self, device_id: str, batch: Batch) -> _Written:
+        """Write the frames of a batch as far as there is airtime; what a failed one told counts as not told."""
+        told = replace(self._told, anchors=list(self._told.anchors))
+        left_s = 0.0 if self._airtime is None else self._airtime.left_s()
+        written, waiting = _Written(self._airtime, left_s), list[bytes]()
         try:
             with StoreRuns.open(self._store) as runs:
 
@@ -95,15 +151,32 @@ class FrameCarrier:
                         return observation_of(stored, device_id, batch.epoch, seq)
                     return None
 
-                writer = FrameWriter(self._key, device_id, self._link.n_bytes, fact, self._told)
-                frames = list(writer.frames(batch))
+                writer = FrameWriter(self._key, device_id, self._link.n_bytes, fact, told)
+                for frame in self._waiting:
+                    if not written.take(frame):
+                        waiting.append(frame)
+                for part in () if waiting else self._parts(batch):
+                    for frame in writer.frames(part):
+                        if written.take(frame):
+                            continue
+                        if decode_frame(frame).kind not in _FORERUNNERS:
+                            break
+                        waiting.append(frame)
         except WireError as error:
             raise SyncError(f"{self._link.place}: {error}") from error
-        self._put(b"".join(map(to_stream, frames)))
-        return sum(map(len, frames))
+        self._put(b"".join(map(to_stream, written.frames)), written.seconds)
+        self._told, self._waiting = told, waiting
+        return written
 
-    def _put(self, content: bytes) -> None:
-        """Write bytes, all of them on the disk or the line when this returns."""
+    def _parts(self, batch: Batch) -> Iterable[Batch]:
+        """Give a batch, parted where airtime may end: how the recorder is must not wait for all detections."""
+        if self._airtime is None or not self._told.context:
+            return (batch,)
+        first = replace(batch, runs=(), detections=(), events=(), dropped=())
+        return (first, replace(batch, health=None))
+
+    def _put(self, content: bytes, seconds: float) -> None:
+        """Write bytes, all of them on the disk or the line when this returns; from the first on they count as on the air."""
         if not content:
             return
         place = self._link.place
@@ -116,6 +189,8 @@ class FrameCarrier:
             try:
                 if is_device and not stat.S_ISCHR(os.fstat(descriptor).st_mode):
                     raise OSError("a plain file where a device should be")
+                if self._airtime is not None:
+                    self._airtime.spend(seconds)
                 if stat.S_ISCHR(os.fstat(descriptor).st_mode):
                     _make_raw(descriptor, self._link.baud)
                     _write_all(descriptor, content)
@@ -180,7 +255,7 @@ class FrameCarrier:
         """Read what was told and sent; without it the context goes again, and what was sent before."""
         try:
             table: Any = json.loads(self._memory.read_bytes())
-            if table["format_version"] != FORMAT_VERSION:
+            if table["format_version"] not in (1, FORMAT_VERSION):
                 raise ValueError(f"version {table['format_version']}")
             told = table["told"]
             self._told = Told(
@@ -189,6 +264,7 @@ class FrameCarrier:
                 int(told["n_heartbeats"]),
             )
             self._sent = {name: [(int(a), int(n)) for a, n in table["sent"][name]] for name in STREAMS}
+            self._waiting = [bytes.fromhex(each) for each in table.get("waiting", ())]
             self._epoch, self._receipt_at_s = int(table["epoch"]), int(table["receipt_at_s"])
         except FileNotFoundError:
             return
@@ -207,6 +283,7 @@ class FrameCarrier:
             "sent": self._sent,
             "epoch": self._epoch,
             "receipt_at_s": self._receipt_at_s,
+            "waiting": [each.hex() for each in self._waiting],
         }
         try:
             write_file(self._memory, json.dumps(table).encode())

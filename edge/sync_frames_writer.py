@@ -30,7 +30,7 @@ from edge.frames_context import (
 )
 from edge.observation import Detection, Observation
 
-REPEAT_CONTEXT = 24  # heartbeats, after which the context goes again, for receivers that cannot ask for it
+REPEAT_CONTEXT = 4  # heartbeats, a day as they go by default, after which the context goes again, for receivers that cannot ask for it
 MAX_ANCHORS = 64
 _NO_SPACE = "unknown"  # before anything was detected
 

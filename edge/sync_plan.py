@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from edge.batch import MAX_RECORDS, STREAMS, Batch, Progress, Range, Run, Stream
 from edge.config import Link
-from edge.observation import Detection
+from edge.observation import MAX_INT, Detection
 from edge.store_blocks import pack_columns
 from edge.store_epochs import Section
 from edge.store_runs import StoredRun, StoreRuns
@@ -190,6 +190,22 @@ def n_records(batch: Batch) -> int:
     """Return how many records a batch holds; a dropped range is one."""
     n = len(batch.detections) + len(batch.events) + len(batch.dropped)
     return n + sum(run.n for run in batch.runs)
+
+
+def gone(batch: Batch, progress: Mapping[Stream, Progress]) -> Batch:
+    """Return a batch without the detections and events that a line had no room for; such a line carries nothing else."""
+    left = {stream: unsettled(progress[stream], MAX_INT) for stream in STREAMS[1:]}
+
+    def went(stream: Stream, number: int) -> bool:
+        return not any(first <= number < first + n for first, n in left[stream])
+
+    return replace(
+        batch,
+        runs=(),
+        dropped=(),
+        detections=tuple(each for each in batch.detections if went("detections", each[0])),
+        events=tuple(each for each in batch.events if went("events", each.number)),
+    )
 
 
 def only_record(batch: Batch) -> tuple[Stream, int]:

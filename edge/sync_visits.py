@@ -23,6 +23,7 @@ from edge.observation import iso_utc
 from edge.store_cursor import SyncCursor
 from edge.store_epochs import sections
 from edge.store_runs import StoreRuns
+from edge.sync_airtime import Airtime
 from edge.sync_backoff import MAX_RETRY_AFTER_S, delay_s
 from edge.sync_budget import Budget
 from edge.sync_carrier import Carrier, RefusedError, without_password
@@ -58,7 +59,7 @@ def system_clocks() -> Clocks:
     return Clocks(SystemClock(), time.time_ns, time.monotonic, time.sleep, random.Random())
 
 
-def open_carrier(settings: Sync, key: DeviceKey, store: Path) -> Carrier:
+def open_carrier(settings: Sync, key: DeviceKey, store: Path, cursor: SyncCursor, clock: Clock) -> Carrier:
     """Return the way to the hub that its URL names. Raises ConfigError."""
     assert settings.hub is not None
     parts = urlsplit(settings.hub)
@@ -72,7 +73,17 @@ def open_carrier(settings: Sync, key: DeviceKey, store: Path) -> Carrier:
     if parts.scheme in ("mqtt", "mqtts"):
         return MqttCarrier(settings.hub, settings.ca_file)
     if parts.scheme == "frames":
-        return FrameCarrier(FrameLink.of_url(settings.hub), key, store.with_name("frames.json"), store)
+        link, airtime = FrameLink.of_url(settings.hub), None
+        if settings.link == "lora":
+            airtime = Airtime(
+                cursor,
+                clock.now,
+                settings.lora_airtime_s,
+                settings.lora_spreading_factor,
+                settings.lora_overhead_bytes,
+                link.n_bytes,
+            )
+        return FrameCarrier(link, key, store.with_name("frames.json"), store, airtime)
     found = without_password(settings.hub)
     raise ConfigError(f"hub: expected a URL that begins with https, mqtts or frames://, found {found!r}")
 
@@ -105,7 +116,7 @@ def run(
             StoreRuns.open(store).close()  # says that there is none before files appear beside it
         cursor = stack.enter_context(SyncCursor.open(store))
         key = DeviceKey.open(key_path(settings, store))
-        carrier = stack.enter_context(closing(open_carrier(settings, key, store)))
+        carrier = stack.enter_context(closing(open_carrier(settings, key, store, cursor, clocks.system)))
         visits = _Visits(_named(settings), store, cursor, carrier, key, clocks, pace, totals, updates)
         if not at_once:
             visits.wait_as_told(deadline_s, follow=follow)
@@ -201,6 +212,12 @@ class _Visits:
                 "%s: today's bytes are used up (%s a day); the rest goes tomorrow",
                 self.settings.hub,
                 self.settings.daily_bytes,
+            )
+        if self.totals.is_over_airtime:
+            LOG.info(
+                "%s: this hour's %g s on the air are used up; the rest goes at the next visits",
+                self.settings.hub,
+                self.settings.lora_airtime_s,
             )
 
 
