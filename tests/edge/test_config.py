@@ -17,7 +17,7 @@ from edge.audio import PcmSource
 from edge.config import SECTIONS, Audio, Config, read_config
 from edge.errors import ConfigError
 from edge.observation import MAX_RECORDING_HZ, MIN_RECORDING_HZ
-from edge.update import RESTART_NAME
+from edge.update_trial import RESTART_NAME
 
 if sys.version_info >= (3, 11):
     import tomllib
