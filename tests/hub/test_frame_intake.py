@@ -30,6 +30,7 @@ from hub.frame_intake import FrameIntake
 from hub.ingest import Ingest
 from hub.store_frames import MAX_WAITING, FrameStore
 from hub.store_registry import Registry
+from tests.simulate.fuzz_frames import fuzz_frames
 from tests.simulate.recorder import Recorder
 
 RATE_HZ = 44_100  # 5-s windows whose length in ns is a fraction: nothing may be rounded twice
@@ -425,3 +426,10 @@ def test_ranges_are_joined_and_parted() -> None:
     assert without([(0, 10), (20, 5)], (8, 14)) == [(0, 8), (22, 3)]
     many: list[tuple[int, int]] = [(2 * i, 1) for i in range(2000)]
     assert joined(many, (10_000, 1))[0] == (0, 3)
+
+
+def test_damaged_frames_are_refused_or_wait(tmp_path: Path) -> None:
+    answers = fuzz_frames(tmp_path, 1_000)
+    assert answers["WireError"] > 100
+    assert answers["waiting"] > 100
+    assert answers["kept"] > 5  # a damaged body may say something else that is whole

@@ -1,4 +1,4 @@
-"""Send very many damaged batches, enrolments and clips to a hub's parts; nothing but its own refusals may come back."""
+"""Send very many damaged batches, enrolments, clips and radio frames to a hub's parts; nothing but its own refusals may come back."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from hub.ingest import Ingest
 from hub.refusal import OverQuotaError, UnauthorizedError, UnknownError
 from hub.store_registry import Registry
 from tests.simulate.fuzz import fuzzed
+from tests.simulate.fuzz_frames import fuzz_frames
 from tests.simulate.recorder import Recorder
 
 REFUSALS = (WireError, UnauthorizedError, OverQuotaError, UnknownError)
@@ -92,14 +93,14 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        begun = time.monotonic()
-        answers = fuzz_hub(Path(folder), args.n, args.seed)
-    print(
-        f"{args.n:,} messages in {time.monotonic() - begun:.0f} s, none answered but by a refusal or a receipt"
-    )
-    for name, count in answers.most_common():
-        print(f"  {name:20}{count:>12,}")
+    for what, fuzz in (("messages", fuzz_hub), ("radio frames", fuzz_frames)):
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.monotonic()
+            answers = fuzz(Path(folder), args.n, args.seed)
+        took_s = time.monotonic() - begun
+        print(f"{args.n:,} {what} in {took_s:.0f} s, none answered but by a refusal or a receipt")
+        for name, count in answers.most_common():
+            print(f"  {name:20}{count:>12,}")
     return 0
 
 
