@@ -20,13 +20,13 @@ from hub.archive_sqlite import SqliteArchive
 from hub.clips import keep_clip
 from hub.enrolment import enrol
 from hub.ingest import Ingest
-from hub.refusal import OverQuotaError, UnauthorizedError, UnknownError
+from hub.refusal import OverQuotaError, TooLargeError, UnauthorizedError, UnknownError
 from hub.store_registry import Registry
 from tests.simulate.fuzz import fuzzed
 from tests.simulate.fuzz_frames import fuzz_frames
 from tests.simulate.recorder import Recorder
 
-REFUSALS = (WireError, UnauthorizedError, OverQuotaError, UnknownError)
+REFUSALS = (WireError, UnauthorizedError, OverQuotaError, TooLargeError, UnknownError)
 _NOW_NS = 1_790_000_000 * 10**9
 
 
