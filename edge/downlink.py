@@ -2,7 +2,7 @@
 
     0     version << 4 | 8, which is no kind of edge.frames
     1     flags: 1 = for every recorder, 2 = the queries of earlier downlinks go
-    2-5   UTC in s, little-endian: a message that is not newer than the last one taken is refused
+    2-5   UTC in s, little-endian: its number; a recorder takes each once, and none 30 days older than the newest
     then for each query: length of its name | 128 where it is removed, the name in UTF-8, and unless removed a byte of
     false alarms a day (0.001 * 1e6 ** (v / 254), 255 = the recorder's default) and the code
     last  Ed25519 signature over the name of the recorder (none where for all), the code space and everything before
@@ -18,13 +18,11 @@ from dataclasses import dataclass
 
 from edge import require
 from edge.device_key import DeviceKey, is_signed
-from edge.errors import CodeSpaceError, FieldcubeError, WatchlistError, WireError
-from edge.query import MAX_ALARMS_PER_DAY, MIN_ALARMS_PER_DAY, Query
-from edge.watchlist import Watchlist
+from edge.errors import FieldcubeError, WireError
+from edge.query import MAX_ALARMS_PER_DAY, MIN_ALARMS_PER_DAY
 
 FORMAT_VERSION = 1
 MAX_DOWNLINK_BYTES = 270  # of an Iridium SBD message to a device
-RADIO_GROUP = "radio"  # group of the queries that came by downlink
 _FIRST = FORMAT_VERSION << 4 | 8
 _HEAD = struct.Struct("<BBI")
 _SIGNATURE_BYTES = 64
@@ -113,31 +111,6 @@ def decode_downlink(
 def is_downlink(content: bytes) -> bool:
     """Return whether bytes from the air claim to be a downlink; anything else may be a frame."""
     return content[:1] == bytes([_FIRST])
-
-
-def apply_downlink(watchlist: Watchlist, downlink: Downlink) -> Watchlist:
-    """Return a watchlist with what a message asks for; a query takes the place of one of its name.
-
-    Raises WireError where the list would not be one.
-    """
-    kept = {
-        each.name: each for each in watchlist.queries if not (downlink.replaces and each.group == RADIO_GROUP)
-    }
-    for query in downlink.queries:
-        if query.code is None:
-            kept.pop(query.name, None)
-        else:
-            kept[query.name] = Query(
-                query.name,
-                query.name,
-                code=query.code,
-                alarms_per_day=query.alarms_per_day,
-                group=RADIO_GROUP,
-            )
-    try:
-        return Watchlist(watchlist.code_space, watchlist.code_bits, watchlist.bundle, tuple(kept.values()))
-    except (WatchlistError, CodeSpaceError) as error:
-        raise WireError(f"downlink: {error}") from error
 
 
 def split_queries(

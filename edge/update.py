@@ -25,6 +25,8 @@ from edge.store_runs import StoreRuns
 from edge.update_arguments import Settings, parse_arguments, settings_of
 from edge.update_check import self_test
 from edge.update_install import Installed
+from edge.update_lock import only_one
+from edge.update_radio import carry
 from edge.update_trial import Rules, is_recording, judge, new_trial, restarter, resume
 from edge.utf8 import print_utf8
 from edge.watchlist import Watchlist, load_watchlist
@@ -53,6 +55,7 @@ def visit(installed: Installed, client: Any, watchlist: str, rules: Rules) -> st
         raise StoreError(
             f"{installed.folder}: expected room for pair {pair.number}, found {error}; free space"
         ) from error
+    carry(installed.folder, staged)
     failures = rules.test(staged)
     if failures:
         is_refused = installed.failed_self_test(pair)
@@ -81,20 +84,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if settings is None:  # an installation whose owner wants no updates: nothing to do
             print(f"{args.config}: [updates] folder is none: nothing is installed", file=sys.stderr)
             return 0
-        installed = Installed(settings.folder)
-        n_messages = 0
-        if args.adopt:
-            begin(installed, settings)
-            result = "adopted"
-        else:
-            rules = _rules(settings)
-            n_messages = _take_messages(installed, settings)
-            if installed.is_begun:
-                resume(installed, rules)
-            result = _update(installed, settings, rules) or (
-                f"{n_messages} messages are taken" if n_messages else "nothing is new"
-            )
-        _tell(installed, result, n_messages, as_json=args.json)
+        with only_one(settings.folder):
+            installed = Installed(settings.folder)
+            n_messages = 0
+            if args.adopt:
+                begin(installed, settings)
+                result = "adopted"
+            else:
+                rules = _rules(settings)
+                n_messages = _take_messages(installed, settings)
+                if installed.is_begun:
+                    resume(installed, rules)
+                result = _update(installed, settings, rules) or (
+                    f"{n_messages} messages are taken" if n_messages else "nothing is new"
+                )
+            _tell(installed, result, n_messages, as_json=args.json)
     except FieldcubeError as error:
         print(f"edge-update: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -171,8 +175,6 @@ def _take_messages(installed: Installed, settings: Settings) -> int:
     n_taken, refused = update_downlink.take_downlinks(installed, device_id, public, messages)
     for reason in refused:
         print(f"edge-update: {settings.inbox}: {reason}", file=sys.stderr)
-    if n_taken:
-        installed.await_start(read_start(settings.store))
     return n_taken
 
 

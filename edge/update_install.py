@@ -21,7 +21,7 @@ from edge.bundle_pair import Pair, PairFile, format_pair, parse_pair
 from edge.bundle_update import files_of, update_bundle
 from edge.config_installed import BUNDLE, PAIRS, WATCHLIST, current_pair
 from edge.durable import sync_folder, write_file
-from edge.errors import BundleError, StoreError, WatchlistError
+from edge.errors import BundleError, WatchlistError
 from edge.manifest import parse_manifest
 from edge.run_start import RunStart
 from edge.update_state import ADOPTED, Recorded, State, Trial
@@ -263,15 +263,6 @@ class Installed:
             )
         )
         self.recover()
-
-    def amend(self, watchlist: Watchlist) -> None:
-        """Replace the watchlist of the running pair by another of the same bundle. Raises StoreError on a full disk."""
-        manifest = Bundle.load(self.current / BUNDLE).manifest
-        require_code_space(manifest.code_space, watchlist.code_space, "watchlist", self.current)
-        try:
-            write_watchlist(self.current / WATCHLIST, watchlist)
-        except WatchlistError as error:
-            raise StoreError(str(error)) from error
 
     def _new_folder(self, number: int) -> Path:
         filling = self._pairs / f".{number}.new"

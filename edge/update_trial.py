@@ -15,6 +15,7 @@ from edge.errors import StoreError, SyncError
 from edge.run_start import RunStart, read_start
 from edge.store_runs import StoreRuns
 from edge.update_install import Installed
+from edge.update_radio import settle
 from edge.update_state import Recorded, Trial
 
 LOG = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def resume(installed: Installed, rules: Rules) -> None:
     Raises BundleError, and SyncError where edge-monitor does not begin anew; with a pair on trial its end decides of that.
     """
     installed.recover()
+    settle(installed, read_start(rules.store))
     if installed.is_awaited(read_start(rules.store)) and not rules.restart() and not installed.state.trial:
         raise SyncError(
             "edge-monitor: expected it to begin anew with what is installed, found that it did not; restart it"
@@ -59,6 +61,7 @@ def judge(installed: Installed, rules: Rules) -> str:
     found = _recorded(installed, rules, start, trial)
     verdict = installed.judge(rules.now_ns(), found, start, rules.trial_s, rules.least_codes)
     if verdict == "rolled back":
+        settle(installed, start)
         rules.restart()
     return verdict
 

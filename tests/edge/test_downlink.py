@@ -15,18 +15,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edge.bundle import Bundle
 from edge.device_key import DeviceKey
 from edge.downlink import (
-    RADIO_GROUP,
     Downlink,
     DownlinkQuery,
-    apply_downlink,
     decode_downlink,
     encode_downlink,
     split_queries,
 )
+from edge.downlink_memory import MAX_TAKEN, RADIO_GROUP, WINDOW_S, DownlinkMemory
 from edge.errors import StoreError, WireError
 from edge.query import Query
 from edge.update_downlink import take_downlinks
 from edge.update_install import Installed
+from edge.update_radio import settle
 from edge.watchlist import Watchlist, load_watchlist
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "downlink-v1.bin"
@@ -116,20 +116,37 @@ def test_queries_are_added_replaced_and_removed() -> None:
     listed = Watchlist(
         SPACE, 256, "b", (Query("a", "an a", code=bytes(32)), Query("b", "a b", code=bytes(32)))
     )
-    more = apply_downlink(
-        listed, Downlink(1, (DownlinkQuery("b", b"\1" * 32, 0.5), DownlinkQuery("c", b"\2" * 32)))
-    )
+    added = Downlink(1, (DownlinkQuery("b", b"\1" * 32, 0.5), DownlinkQuery("c", b"\2" * 32)))
+    memory = DownlinkMemory().with_downlink(added, listed)
+    more = memory.applied_to(listed)
     assert [(each.name, each.code, each.alarms_per_day) for each in more.queries] == [
         ("a", bytes(32), None),
         ("b", b"\1" * 32, 0.5),
         ("c", b"\2" * 32, None),
     ]
-    fewer = apply_downlink(
-        more, Downlink(2, (DownlinkQuery("a", None), DownlinkQuery("d", b"\3" * 32)), replaces=True)
-    )
+    replacing = Downlink(2, (DownlinkQuery("a", None), DownlinkQuery("d", b"\3" * 32)), replaces=True)
+    fewer = memory.with_downlink(replacing, listed).applied_to(listed)
     assert [each.name for each in fewer.queries] == ["d"]
     with pytest.raises(WireError, match="256 bits"):
-        apply_downlink(listed, Downlink(1, (DownlinkQuery("x", bytes(8)),)))
+        memory.with_downlink(Downlink(1, (DownlinkQuery("x", bytes(8)),)), listed).applied_to(listed)
+    swapped = DownlinkMemory().with_downlink(replacing, listed).with_downlink(added, listed)
+    assert swapped.applied_to(listed) == fewer  # in whatever order they come
+    newer = (Query("a", "an a", code=b"\7" * 32), Query("c", "a new c", code=bytes(32)))
+    again = Watchlist(SPACE, 256, "b", newer)
+    assert memory.applied_to(again) == again  # c is in it now, and b was taken out of it
+
+
+def test_a_message_that_was_overtaken_is_taken_for_thirty_days() -> None:
+    newest = WINDOW_S * 3
+    memory = DownlinkMemory().with_number(newest)
+    found = [memory.is_new(newest - ago) for ago in (0, 1, WINDOW_S - 1, WINDOW_S)]
+    assert found == [False, True, True, False]
+    assert not memory.with_number(newest - 1).is_new(newest - 1)
+    for i in range(MAX_TAKEN):
+        memory = memory.with_number(newest + 10 + i)
+    assert len(memory.taken) == MAX_TAKEN
+    assert not memory.is_new(newest)
+    assert memory.is_new(newest + 9)
 
 
 def test_a_recorder_takes_messages_from_the_air(tmp_path: Path, tiny: Bundle, watchlist: Watchlist) -> None:
@@ -148,13 +165,20 @@ def test_a_recorder_takes_messages_from_the_air(tmp_path: Path, tiny: Bundle, wa
         message(30, saw, key=OTHER),
     ]
     taken, refused = take_downlinks(installed, "owl-1", HUB.public, air)
+    settle(installed, None)
     assert taken == 2
     assert len(refused) == 1
     names = [each.name for each in listed(installed).queries]
     assert names == ["low", "high", "fox"]
     assert listed(installed).queries[-1].group == RADIO_GROUP
+    late = [message(15, DownlinkQuery("elk", b"\3" * 32), DownlinkQuery("fox", None))]  # overtaken on its way
+    assert take_downlinks(installed, "owl-1", HUB.public, late)[0] == 1
+    settle(installed, None)
+    assert [each.name for each in listed(installed).queries] == ["low", "high", "elk", "fox"]
+    assert installed.state.awaited == ""
     before = (installed.current / "watchlist.json").read_bytes()
-    assert take_downlinks(installed, "owl-1", HUB.public, air)[0] == 0
+    assert take_downlinks(installed, "owl-1", HUB.public, [*air, *late])[0] == 0
+    settle(installed, None)
     assert (installed.current / "watchlist.json").read_bytes() == before
     (installed.folder / "downlink.json").write_text("{")
     with pytest.raises(StoreError, match="old message"):

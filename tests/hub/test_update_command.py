@@ -26,6 +26,7 @@ from edge.frames import to_stream
 from edge.store import ObservationStore
 from edge.update import main
 from edge.update_install import Installed
+from edge.update_lock import only_one
 from edge.update_trial import RESTART_NAME
 from tests.hub.test_command import serving
 
@@ -168,6 +169,14 @@ def test_where_no_updates_are_wanted_nothing_happens(
     assert said.out == ""
     assert "[updates] folder is none" in said.err
     assert not (board.folder / "updates").exists()
+
+
+def test_two_visits_at_once_do_not_meet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    board = Installation(tmp_path / "board", 'folder = "updates"')
+    with only_one(board.folder / "updates"):
+        assert main(["--config", str(board.folder / "config.toml")]) == 1
+    assert "only edge-update" in capsys.readouterr().err
+    assert main(["--config", str(board.folder / "config.toml")]) == 0
 
 
 @pytest.mark.parametrize(

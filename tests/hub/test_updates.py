@@ -20,9 +20,12 @@ import pytest
 from edge import update_install
 from edge.bundle import Bundle
 from edge.bundle_pair import pair_target, parse_pair
+from edge.downlink import Downlink, DownlinkQuery, encode_downlink
 from edge.errors import BundleError, CodeSpaceError, FieldcubeError, HubError
 from edge.update_check import self_test
+from edge.update_downlink import take_downlinks
 from edge.update_state import Trial
+from edge.watchlist import read_watchlist
 from hub.api_updates import router
 from hub.app import create_app
 from hub.archive_sqlite import SqliteArchive
@@ -294,6 +297,25 @@ def test_a_pair_with_which_nothing_begins_is_rolled_back(
     field.visit()
     assert later(field)[0] == "rolled back"
     assert field.runs() == ("1", "first")
+
+
+def test_queries_by_radio_stay_with_the_next_pair_and_the_one_before(
+    field: FieldRecorder, publisher: Publisher
+) -> None:
+    tiny = Bundle.load(TINY)
+    space, key = tiny.manifest.code_space, publisher.hub_key
+    for at_s, name in enumerate(("saw", "elk"), 1000):
+        said = encode_downlink(key, "owl-1", space, Downlink(at_s, (DownlinkQuery(name, bytes(32)),)))
+        assert take_downlinks(field.installed, "owl-1", key.public, [said])[0] == 1
+        if name == "saw":
+            publish(publisher, tiny, "owl")
+        field.visit()
+        path = field.installed.current / "watchlist.json"
+        assert read_watchlist(path).queries[-1].name == name  # also in what the new pair begins with
+    assert [each.name for each in read_watchlist(path).queries] == ["owl", "saw", "elk"]
+    field.now_ns += 3601 * 10**9
+    assert field.visit() == "rolled back"
+    assert [each.name for each in read_watchlist(path).queries] == ["first", "saw", "elk"]
 
 
 def test_who_never_begins_anew_is_not_asked_for_ever(
