@@ -161,6 +161,29 @@ def test_a_sound_that_is_common_at_a_site_does_not_hide_itself(times_a_day: int,
     assert (heard[(heard < 70)] <= limit).mean() > 0.97
 
 
+def test_the_bound_on_events_is_of_a_day() -> None:
+    background = begin(20.0)
+    background.learn(quiet(20_000), ALL)
+    background.events_today[:] = EVENT_EXCESS * 20  # no more of them today
+    event = np.array([[0]])
+    background.observe(event, np.array([100]))
+    assert background.counts[0, 0] == 1
+    background.observe(quiet(1440, seed=3), np.array([-1]))
+    background.observe(event, np.array([100]))
+    assert background.counts[0, 0] < 1
+
+
+def test_fractions_of_thresholds_do_not_open_all_lines_at_once() -> None:
+    background = Background.begin([1.0] * 4, np.zeros((4, N_BINS)), HOP_S)
+    steps = []
+    for number in range(100):
+        background.n_windows = number * background.step_windows
+        steps.append(background.limits([Threshold(50, 0.5)] * 4) - 50)
+    opened = np.stack(steps)
+    assert opened.mean(axis=0) == pytest.approx([0.5] * 4, abs=0.05)
+    assert (opened.min(axis=1) != opened.max(axis=1)).mean() > 0.2
+
+
 def test_what_was_let_through_is_told_as_a_rate_with_its_interval() -> None:
     background = begin(20.0)
     background.learn(quiet(20_000), ALL)

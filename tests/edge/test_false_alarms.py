@@ -122,3 +122,12 @@ def test_the_interval_holds_the_true_rate_as_often_as_it_says(rate: float) -> No
 def test_a_rate_of_no_days_is_refused() -> None:
     with pytest.raises(ValueError, match="days above 0"):
         rate_interval(3, 0.0)
+
+
+def test_the_tail_goes_through_its_rarest_level_and_one_twenty_times_as_frequent() -> None:
+    mixed = np.concatenate([background(19_400), background(600) - 25])
+    histogram = counts(mixed)
+    cumulative, low, high = np.cumsum(histogram) / 20_000, 8 / 20_000, 160 / 20_000
+    deviate = NormalDist().inv_cdf
+    between = quantile(cumulative, high) - quantile(cumulative, low)
+    assert tail_of(histogram).slope == pytest.approx((deviate(high) - deviate(low)) / between)
