@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import CodeSpaceError, StoreError
 from edge.observation import CLOCK_STATES, Detection, Instant, Observation
 from edge.store_blocks import UNKNOWN_WALL_NS, unpack_codes, unpack_columns
+from edge.store_connection import CHUNK, SELECT_DETECTION, StoreConnection
 from edge.store_period import Period
 from edge.store_ranking import SELECT_TAIL, Hit, Ranking, asymmetric_ranking, hamming_ranking, rank
-from edge.store_schema import Event, connect_reader, identity, require_schema, store_path, transaction
+from edge.store_schema import Event
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,57 +22,17 @@ __all__ = ["ALWAYS", "Event", "Found", "Hit", "Period", "StoreReader"]
 
 ALWAYS = Period()
 Found = tuple[Observation, Detection]
-_CHUNK = (
-    1000  # rows of one read transaction while walking through a table: a long one would keep the WAL growing
-)
-
-_SELECT_DETECTION = (
-    "SELECT d.id, d.seq, q.name, q.text, d.distance, d.probability, d.false_alarms_per_day, d.clip"
-    " FROM detection d JOIN query q ON q.id = d.query"
-)
 
 
-class StoreReader:
+class StoreReader(StoreConnection):
     """Read one store, mode=ro. Use it as a context manager or call close().
 
     Every method raises StoreError when the file turns out to be damaged.
     """
 
-    @classmethod
-    def open(cls, path: Path | str | None) -> StoreReader:
-        """Open a file, a folder with observations.sqlite in it, or ./fieldcube.sqlite for None.
-
-        Raises StoreError: no such file, another program's file, another schema version.
-        """
-        return cls(store_path(path))
-
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._names: dict[tuple[str, int], str] = {}
-        with self._mapped():
-            self._connection = connect_reader(path)
-        try:
-            with self._mapped():
-                require_schema(self._connection, path)
-                known = identity(self._connection)
-                if known is None:
-                    raise sqlite3.DatabaseError("table identity: rows are missing")
-        except BaseException:
-            self.close()
-            raise
-        self.device_id, self.epoch = known
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
-
-    def __enter__(self) -> StoreReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def top_k(
         self, code: NDArray[np.uint8], code_space: str, k: int, period: Period = ALWAYS
@@ -133,7 +91,7 @@ class StoreReader:
             with self._reading():
                 values = (last_id,) if query is None else (last_id, query)
                 rows = self._connection.execute(
-                    _SELECT_DETECTION + where + " ORDER BY d.id LIMIT ?", (*values, _CHUNK)
+                    SELECT_DETECTION + where + " ORDER BY d.id LIMIT ?", (*values, CHUNK)
                 ).fetchall()
                 found = []
                 for _, seq, *fields in rows:
@@ -211,7 +169,7 @@ class StoreReader:
     def _tail_from(self, seq: int) -> list[Observation]:
         rows = self._connection.execute(
             SELECT_TAIL.replace(" FROM tail", ", code_space FROM tail WHERE seq >= ? ORDER BY seq LIMIT ?"),
-            (seq, _CHUNK),
+            (seq, CHUNK),
         ).fetchall()
         return [self._observation(fields, code_space) for *fields, code_space in rows]
 
@@ -244,20 +202,3 @@ class StoreReader:
                 f"{self.path}: expected observation {seq} of a detection, found none; the store is damaged"
             )
         return known[seq]
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Run the block on one state of the database."""
-        with self._mapped(), transaction(self._connection, "DEFERRED"):
-            yield
-
-    @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        """Turn SQLite's errors into StoreError."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"{self.path}: expected a readable store, found {error}; "
-                "edge-monitor puts a damaged store aside and begins a new one"
-            ) from error

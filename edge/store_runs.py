@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +11,12 @@ import numpy as np
 from edge.errors import StoreError
 from edge.observation import Detection
 from edge.store_blocks import Columns, pack_codes, planes_of, unpack_columns
-from edge.store_schema import Event, connect_reader, identity, require_schema, store_path, transaction
+from edge.store_connection import CHUNK, SELECT_DETECTION, StoreConnection
+from edge.store_schema import Event
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_CHUNK = 1000  # rows of one read transaction: a long one would keep the WAL growing
 _NAMES = tuple(field.name for field in fields(Columns))
 
 
@@ -44,47 +40,12 @@ class StoredRun:
         return int(self.planes.shape[1])
 
 
-class StoreRuns:
+class StoreRuns(StoreConnection):
     """Read one store by number, mode=ro, also while a writer records. Use it as a context manager or call close().
 
     Numbers count from 0 in an epoch: seq of observations, the order of detections, number of events.
     Every method raises StoreError when the file turns out to be damaged.
     """
-
-    @classmethod
-    def open(cls, path: Path | str | None) -> StoreRuns:
-        """Open a file, a folder with observations.sqlite in it, or ./fieldcube.sqlite for None.
-
-        Raises StoreError: no such file, another program's file, another schema version.
-        """
-        return cls(store_path(path))
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with self._mapped():
-            self._connection = connect_reader(path)
-        try:
-            with self._mapped():
-                require_schema(self._connection, path)
-                known = identity(self._connection)
-                if known is None:
-                    raise sqlite3.DatabaseError("table identity: rows are missing")
-        except BaseException:
-            self.close()
-            raise
-        self.device_id, self.epoch = known
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
-
-    def __enter__(self) -> StoreRuns:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def made(self) -> tuple[int, int, int]:
         """Return how many observations (also dropped ones), detections and events there have been."""
@@ -103,7 +64,7 @@ class StoreRuns:
         end = first_seq + n
         while first_seq < end:
             with self._reading():
-                run = self._block_at(first_seq) or self._tail_at(first_seq, min(end - first_seq, _CHUNK))
+                run = self._block_at(first_seq) or self._tail_at(first_seq, min(end - first_seq, CHUNK))
             if run is None or run.first_seq >= end:
                 return
             cut = _part(run, max(0, first_seq - run.first_seq), min(run.n, end - run.first_seq))
@@ -116,9 +77,8 @@ class StoreRuns:
         while first < end:
             with self._reading():
                 rows = self._connection.execute(
-                    "SELECT d.id, d.seq, q.name, q.text, d.distance, d.probability, d.false_alarms_per_day, d.clip"
-                    " FROM detection d JOIN query q ON q.id = d.query WHERE d.id > ? AND d.id <= ? ORDER BY d.id LIMIT ?",
-                    (first, end, _CHUNK),
+                    f"{SELECT_DETECTION} WHERE d.id > ? AND d.id <= ? ORDER BY d.id LIMIT ?",
+                    (first, end, CHUNK),
                 ).fetchall()
             if not rows:
                 return
@@ -204,23 +164,6 @@ class StoreRuns:
                 raise StoreError(f"{self.path}: table {table}: expected number {number}, found none")
             names.append(row[0])
         return tuple(names)
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Run the block on one state of the database."""
-        with self._mapped(), transaction(self._connection, "DEFERRED"):
-            yield
-
-    @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        """Turn SQLite's errors into StoreError."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"{self.path}: expected a readable store, found {error}; "
-                "edge-monitor puts a damaged store aside and begins a new one"
-            ) from error
 
 
 def _part(run: StoredRun, start: int, stop: int) -> StoredRun:
