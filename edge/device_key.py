@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -63,6 +64,11 @@ class DeviceKey:
     def seed(self) -> bytes:
         """Return the 32 secret bytes, to derive other keys from; they must not leave the process."""
         return self._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+
+
+def fingerprint(public: bytes) -> str:
+    """Return what a person compares at recorder and hub before approving a key: 16 hexadecimal digits."""
+    return hashlib.sha256(public).hexdigest()[:16]
 
 
 def is_signed(public: bytes, purpose: Purpose, payload: bytes, signature: bytes) -> bool:

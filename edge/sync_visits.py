@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import time
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 from edge.batch import STREAMS, Progress
 from edge.clock import Clock, SystemClock
 from edge.config import Sync
-from edge.device_key import DeviceKey
+from edge.device_key import DeviceKey, fingerprint
 from edge.errors import BundleError, ConfigError, StoreError, SyncError
 from edge.frames_link import FrameLink
 from edge.observation import iso_utc
@@ -205,7 +204,7 @@ class _Visits:
             LOG.info(
                 "%s: this recorder waits to be approved there; its fingerprint is %s",
                 self.settings.hub,
-                fingerprint(self.key),
+                fingerprint(self.key.public),
             )
         if self.totals.is_over_budget:
             LOG.info(
@@ -237,11 +236,6 @@ def _named(settings: Sync) -> Sync:
     return replace(settings, hub=None if settings.hub is None else without_password(settings.hub))
 
 
-def fingerprint(key: DeviceKey) -> str:
-    """Return what a person compares with what the hub shows before approving: 16 hexadecimal digits."""
-    return hashlib.sha256(key.public).hexdigest()[:16]
-
-
 def summary(totals: Totals) -> dict[str, Any]:
     """Return what was done, as edge-sync prints it."""
     return {"type": "sync", **asdict(totals)}
@@ -266,7 +260,7 @@ def status(settings: Sync, store: Path, clocks: Clocks) -> dict[str, Any]:
             "type": "status",
             "hub": settings.hub,
             "device": runs.device_id,
-            "fingerprint": fingerprint(key),
+            "fingerprint": fingerprint(key.public),
             "key": key.public.hex(),
             "enrolled": contact.public == key.public,
             **waiting,

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from edge import require
 from edge.downlink import MAX_DOWNLINK_BYTES, Downlink, DownlinkQuery, encode_downlink, split_queries
 from edge.encoder import compile_queries
-from edge.errors import HubError, UsageError
+from edge.errors import UsageError
 from edge.frames import MAX_FRAME_BYTES, MIN_FRAME_BYTES, SATELLITE_BYTES, to_stream
 from edge.query import Query
 from hub.api_watchlists import MAX_WATCHLIST_CHARACTERS
@@ -60,13 +60,10 @@ def downlinks(request: Request, body: DownlinkBody) -> dict[str, Any]:
     `messages` are hexadecimal, as satellite gateways take them; `stream` is all of them as they stand in a recorder's inbox.
     """
     hub = hub_of(request)
-    if hub.bundle is None:
-        raise HubError(
-            "bundle: expected one that turns sentences into codes, found none; run: edge-hub serve --bundle FOLDER"
-        )
+    bundle = hub.required_bundle
     if body.device is not None:
         hub.registry.devices.named(body.device)
-    watchlist = compile_queries(hub.bundle, read_lines(body.text))
+    watchlist = compile_queries(bundle, read_lines(body.text))
     groups = split_queries([_by_radio(each) for each in watchlist.queries], body.max_bytes)
     if not groups:
         raise UsageError("text: expected at least one line, found none")

@@ -29,7 +29,7 @@ def targets(request: Request, path: str) -> Response:
 
 
 def _file(request: Request, folder: str, name: str, allowed: re.Pattern[str]) -> Response:
-    path = hub_of(request).settings.folder / "updates" / folder / name
+    path = hub_of(request).settings.updates_folder / folder / name
     if not allowed.fullmatch(name) or not path.is_file():
         raise UnknownError(f"updates: expected something that is published, found {name!r}")
     return FileResponse(path, media_type="application/octet-stream", headers={"Cache-Control": "no-cache"})

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from edge.bundle import AudioInput
-from edge.errors import HubError, UsageError, WatchlistError
+from edge.errors import UsageError, WatchlistError
 from edge.explain import Explanation
 from hub.answers import finite, iso_ns
 from hub.parts import Hub, hub_of
@@ -106,11 +106,7 @@ def bundles(request: Request) -> dict[str, Any]:
 
 def explainer_of(request: Request) -> Explainer:
     """Return what explains the lists of this hub, made when it is first needed. Raises HubError without a bundle."""
-    bundle = hub_of(request).bundle
-    if bundle is None:
-        raise HubError(
-            "bundle: expected one that turns sentences into codes, found none; run: edge-hub serve --bundle FOLDER"
-        )
+    bundle = hub_of(request).required_bundle
     state = request.app.state
     if not hasattr(state, "explainer"):
         state.explainer = Explainer(bundle)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import Request
 
+from edge.errors import HubError
 from hub.ingest import Ingest
 from hub.settings import Settings
 from hub.store_registry import Registry
@@ -27,6 +28,15 @@ class Hub:
     settings: Settings
     ingest: Ingest
     now_ns: Callable[[], int]
+
+    @property
+    def required_bundle(self) -> Bundle:
+        """Return the bundle. Raises HubError where there is none."""
+        if self.bundle is None:
+            raise HubError(
+                "bundle: expected one that turns sentences into codes, found none; run: edge-hub serve --bundle FOLDER"
+            )
+        return self.bundle
 
 
 def hub_of(request: Request) -> Hub:

@@ -38,6 +38,7 @@ from edge.device_key import DeviceKey
 from edge.durable import sync_folder, write_file
 from edge.errors import HubError
 from edge.watchlist import Watchlist, format_watchlist
+from hub.settings import HUB_KEY
 
 ROLES = ("root", "targets", "snapshot", "timestamp")
 VALID = {
@@ -61,7 +62,7 @@ class Publisher:
         self.metadata_folder, self.targets_folder = folder / "metadata", folder / "targets"
         with self._alone():
             self._signers = {role: _open_signer(folder / "keys" / f"{role}.pem") for role in ROLES}
-            self.hub_key = DeviceKey.open(folder / "keys" / "downlink.pem")
+            self.hub_key = DeviceKey.open(folder / HUB_KEY)
             if not (self.metadata_folder / "timestamp.json").exists():
                 self._begin()
 

@@ -11,6 +11,7 @@ from edge.errors import UsageError
 
 MAX_BODY_BYTES = 8 << 20  # of one request
 DEFAULT_PORT = 8077
+HUB_KEY = Path("keys", "downlink.pem")  # below updates/, where it is never served
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Settings:
     @property
     def hub_key_path(self) -> Path:
         """Return where the key is that signs what goes by radio and by MQTT."""
-        return self.updates_folder / "keys" / "downlink.pem"
+        return self.updates_folder / HUB_KEY
 
     @property
     def frames_path(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import sqlite3
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from edge.device_key import fingerprint
 from edge.errors import HubError
 from hub.refusal import UnauthorizedError, UnknownError
 from hub.store_registry_database import Database
@@ -54,7 +54,7 @@ class Device:
     @property
     def fingerprint(self) -> str:
         """Return what a person compares with what the recorder shows before approving it: 16 hexadecimal digits."""
-        return hashlib.sha256(self.public).hexdigest()[:16]
+        return fingerprint(self.public)
 
 
 class Devices:

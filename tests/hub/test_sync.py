@@ -14,12 +14,12 @@ from fastapi import FastAPI
 
 from edge.bundle import Bundle
 from edge.config import Sync
-from edge.device_key import DeviceKey
+from edge.device_key import DeviceKey, fingerprint
 from edge.errors import SyncError
 from edge.store import ObservationStore
 from edge.store_reader import StoreReader
 from edge.sync_delivery import Totals
-from edge.sync_visits import fingerprint, key_path, run, system_clocks
+from edge.sync_visits import key_path, run, system_clocks
 from edge.update_install import Installed
 from edge.update_state import Trial
 from hub.enrolment import new_code
@@ -73,7 +73,7 @@ def test_what_was_recorded_is_in_the_archive_and_the_device_is_well(
     assert kept == recorded
     device = hub.registry.devices.named("owl-1")
     assert device.health["n_observations"] == 300
-    assert device.fingerprint == fingerprint(DeviceKey.open(key_path(Sync(hub=url), path)))
+    assert device.fingerprint == fingerprint(DeviceKey.open(key_path(Sync(hub=url), path)).public)
 
 
 def test_the_hub_is_told_what_was_installed(tmp_path: Path, app: FastAPI, url: str) -> None:
