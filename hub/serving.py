@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from edge.device_key import DeviceKey
-from edge.errors import HubError, SyncError
+from edge.errors import ConfigError, HubError
 from hub import (
     api_calibration,
     api_clips,
@@ -66,7 +66,7 @@ def read_hub_key(settings: Settings) -> DeviceKey:
     try:
         settings.hub_key_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return DeviceKey.open(settings.hub_key_path)
-    except (OSError, SyncError) as error:
+    except (OSError, ConfigError) as error:
         raise HubError(
             f"{settings.hub_key_path}: expected a place for the hub's key, found {error}"
         ) from error

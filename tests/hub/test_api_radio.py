@@ -163,6 +163,13 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert "64 hexadecimal digits" in capsys.readouterr().err
 
 
+def test_a_hub_key_that_others_may_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["key", "--folder", str(tmp_path)]) == 0
+    Settings(tmp_path).hub_key_path.chmod(0o644)
+    assert main(["key", "--folder", str(tmp_path)]) == 1
+    assert "expected a place for the hub's key, found" in capsys.readouterr().err
+
+
 @needs_broker
 def test_edge_sync_delivers_over_mqtt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broker, folder = Broker(tmp_path), tmp_path / "hub"
