@@ -32,12 +32,6 @@ class Answer:
     is_health_told: bool = True
 
 
-def without_password(url: str) -> str:
-    """Return a URL as it may be shown: without the name and password before its host."""
-    before, mark, place = url.partition("://")
-    return url if place.startswith("/") else f"{before}{mark}{place.rpartition('@')[2]}"
-
-
 class Carrier(Protocol):
     """One way to a hub. Raises SyncError where nothing comes back, RefusedError where the hub says no."""
 

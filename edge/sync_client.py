@@ -19,7 +19,8 @@ import edge
 from edge.batch import Purpose
 from edge.errors import ConfigError, SyncError
 from edge.sync_budget import line_bytes
-from edge.sync_carrier import Answer, RefusedError, without_password
+from edge.sync_carrier import Answer, RefusedError
+from edge.urls import without_password
 
 LOG = logging.getLogger(__name__)
 

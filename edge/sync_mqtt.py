@@ -30,7 +30,8 @@ from edge.batch_mqtt import (
     up_topic,
 )
 from edge.errors import ConfigError, SyncError, WireError
-from edge.sync_carrier import Answer, RefusedError, without_password
+from edge.sync_carrier import Answer, RefusedError
+from edge.urls import without_password
 
 LOG = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from edge.store_runs import StoreRuns
 from edge.sync_airtime import Airtime
 from edge.sync_backoff import MAX_RETRY_AFTER_S, delay_s
 from edge.sync_budget import Budget
-from edge.sync_carrier import Carrier, RefusedError, without_password
+from edge.sync_carrier import Carrier, RefusedError
 from edge.sync_client import HttpCarrier
 from edge.sync_delivery import Delivery, Totals
 from edge.sync_frames import FrameCarrier
@@ -34,6 +34,7 @@ from edge.sync_mqtt import MqttCarrier
 from edge.sync_pace import Pace
 from edge.sync_plan import unsettled
 from edge.update_install import Installed
+from edge.urls import without_password
 
 LOG = logging.getLogger(__name__)
 

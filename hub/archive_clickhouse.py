@@ -13,6 +13,7 @@ import numpy as np
 from edge.batch import MAX_RUN, Range, Run
 from edge.errors import ArchiveError, MissingDependencyError, StoreError, WireError
 from edge.store_blocks import UNKNOWN_WALL_NS, Columns, pack_columns, planes_of
+from edge.urls import without_password
 from hub.archive import ArchiveBlock, ArchiveHit, Filter
 from hub.archive_blocks import joined, require_codes
 from hub.archive_clickhouse_schema import COLUMNS, N_PLANES, TABLE, WORDS, statements
@@ -76,10 +77,10 @@ class ClickHouseArchive:
         else:
             scheme, _, rest = url.partition("://")
             dsn = f"{'https' if scheme == 'clickhouses' else 'http'}://{rest}"
-            with _mapped(_without_password(url)):
+            with _mapped(without_password(url)):
                 # queries of several threads would be refused within one session
                 client = clickhouse_connect.get_client(dsn=dsn, autogenerate_session_id=False)
-        return cls(client, _without_password(url), database)
+        return cls(client, without_password(url), database)
 
     def __init__(self, client: Any, place: str, database: str = DEFAULT_DATABASE) -> None:
         self.place = place
@@ -343,12 +344,6 @@ def _parts(uids: Sequence[int]) -> Iterator[Sequence[int]]:
 
 def _tuple(numbers: Sequence[int]) -> str:
     return f"({', '.join(str(int(number)) for number in numbers)})"
-
-
-def _without_password(url: str) -> str:
-    """Return a URL as it may be shown."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 @contextmanager

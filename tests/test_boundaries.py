@@ -19,7 +19,7 @@ LAYERS: tuple[dict[str, frozenset[str]], ...] = (
     {"errors": frozenset({"errors"})},
     {
         "checks of fields, durable files, formats of others": frozenset(
-            {"require", "durable", "file_search", "onnx_protobuf", "utf8"}
+            {"require", "durable", "file_search", "onnx_protobuf", "urls", "utf8"}
         )
     },
     {
